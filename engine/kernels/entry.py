@@ -1,0 +1,277 @@
+"""From an op's kernel to machine code that a plan can call: entries, their disk cache, and the one parallel runner.
+
+A CPU kernel is a plain `@njit` function that computes one *task* of a grid, as a CUDA kernel computes one block:
+
+    kernel(inputs..., scalars..., outputs..., work..., blocking..., task, tasks)
+
+Its **entry** is `void(int64* block, int64 task, int64 tasks)`: a few lines of generated Python (`entry_source` shows
+them) that unpack an argument block, all words of 64 bits: for an array its address and its sizes, for a number its
+bits. Entries are compiled with `cfunc` and cached on disk; formulas are compiled into them. A **program** is a table
+with one row per call (entry address, block address, tasks); `run` works through it without any Python in between.
+
+Everything parallel in the engine is the one `prange` in `_run_parallel`. Which task computes what depends on shapes
+and the kernel's own split, never on timing, and a kernel's split never changes the order of a sum: so results are the
+same bits for any number of threads.
+"""
+import contextlib
+import functools
+import hashlib
+import inspect
+import os
+import platform
+import threading
+
+import llvmlite
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import config, njit, prange, types
+from numba.core import cgutils
+from numba.core.ccallback import CFunc
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+from numba.np import arrayobj
+
+from engine import settings
+from engine.progress import compiling
+
+WORD = ir.IntType(64)
+SIGNATURE = types.void(types.CPointer(types.int64), types.int64, types.int64)
+NUMBA_TYPES = {np.dtype(t): getattr(types, t) for t in ("float32", "float64", "int64", "int32", "uint8")}
+
+
+# ---------------------------------------------------------------------------------------------------- LLVM intrinsics
+
+@intrinsic(prefer_literal=True)
+def view(tyctx, block, slot, ndim, dtype):
+    """The C-contiguous array whose address and `ndim` sizes stand at block[slot:]."""
+    array = types.Array(dtype.dtype, ndim.literal_value, "C")
+
+    def codegen(context, builder, sig, args):
+        words = [builder.load(builder.gep(args[0], [WORD(slot.literal_value + i)])) for i in range(1 + array.ndim)]
+        item = context.get_abi_sizeof(context.get_data_type(array.dtype))
+        strides, step = [], WORD(item)
+        for size in reversed(words[1:]):
+            strides.insert(0, step)
+            step = builder.mul(step, size)
+        result = context.make_array(array)(context, builder)
+        data = builder.inttoptr(words[0], context.get_data_type(array.dtype).as_pointer())
+        arrayobj.populate_array(result, data=data, shape=cgutils.pack_array(builder, words[1:], WORD),
+                                strides=cgutils.pack_array(builder, strides, WORD), itemsize=WORD(item), meminfo=None)
+        return result._getvalue()
+    return array(block, slot, ndim, dtype), codegen
+
+
+@intrinsic(prefer_literal=True)
+def real(tyctx, block, slot):
+    """The float64 whose bits stand at block[slot]."""
+    def codegen(context, builder, sig, args):
+        return builder.bitcast(builder.load(builder.gep(args[0], [WORD(slot.literal_value)])), ir.DoubleType())
+    return types.float64(block, slot), codegen
+
+
+@intrinsic
+def call_entry(tyctx, entry, block, task, tasks):
+    """Calls the entry at address `entry` on the block at address `block`."""
+    def codegen(context, builder, sig, args):
+        words = WORD.as_pointer()
+        function = builder.inttoptr(args[0], ir.FunctionType(ir.VoidType(), [words, WORD, WORD]).as_pointer())
+        builder.call(function, [builder.inttoptr(args[1], words), args[2], args[3]])
+        return context.get_dummy_value()
+    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+
+
+# --------------------------------------------------------------------------------------------------------- disk cache
+
+@functools.cache
+def source_digest():
+    """Names everything that compiled kernels depend on: the kernels' sources, the versions and the processor."""
+    folder = os.path.dirname(__file__)
+    digest = hashlib.sha256()
+    for base, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(f for f in files if f.endswith(".py")):
+            with open(os.path.join(base, name), "rb") as file:
+                digest.update(name.encode() + file.read())
+    codegen = cpu_target.target_context.codegen().magic_tuple()
+    digest.update(repr((numba.__version__, llvmlite.__version__, np.__version__, platform.python_version(), codegen)
+                       ).encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_folder():
+    """The folder of this version's compiled kernels."""
+    return settings.cache_folder() / "kernels" / source_digest()
+
+
+@contextlib.contextmanager
+def _own_cache():
+    """Numba's cache folder is the engine's while an entry is made, and the user's own again afterwards."""
+    before, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder())
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before
+
+
+class _Entry(CFunc):
+    """A cfunc that announces compiling, and only that: loading from the disk cache is silent."""
+
+    def _compile_uncached(self):
+        started = compiling.start(self.__name__)
+        try:
+            return super()._compile_uncached()
+        finally:
+            compiling.stop(self.__name__, started)
+
+
+_lock = threading.RLock()
+_entries = {}                                # name -> compiled entry, kept alive as long as the process
+_shipped = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def entry_source(name, parameters):
+    """The text of an entry; `parameters` is a list of ("array", ndim, dtype), ("int",), ("real",), ("formula", f)."""
+    slot, parts = 0, []
+    for number, parameter in enumerate(parameters):
+        if parameter[0] == "array":
+            parts.append(f"view(block, {slot}, {parameter[1]}, {np.dtype(parameter[2]).name})")
+            slot += 1 + parameter[1]
+        elif parameter[0] == "formula":
+            parts.append(f"formula_{number}")
+        else:
+            parts.append(f"block[{slot}]" if parameter[0] == "int" else f"real(block, {slot})")
+            slot += 1
+    return f"def {name}(block, task, tasks):\n    kernel({', '.join(parts)}, task, tasks)\n"
+
+
+def entry(kernel, parameters, dtype):
+    """The compiled entry of `kernel` for these parameters (`.address`); `dtype` is that of the formulas' numbers."""
+    text = "_".join(p[0][0] + (f"{p[1]}{np.dtype(p[2]).char}" if p[0] == "array" else p[1].digest if p[0] == "formula"
+                               else "") for p in parameters)
+    function = kernel.py_func
+    name = f"{function.__module__}.{function.__qualname__}".replace(".", "_").replace("<", "").replace(">", "")
+    name = f"{name}__{hashlib.sha256(f'{text} {dtype}'.encode()).hexdigest()[:12]}"
+    key = name, function
+    with _lock:
+        if key not in _entries:
+            _entries[key] = _compile(name, kernel, parameters, dtype)
+        return _entries[key]
+
+
+def _compile(name, kernel, parameters, dtype):
+    file = inspect.getsourcefile(kernel.py_func) or "<kernel>"
+    namespace = {"__name__": kernel.py_func.__module__, "kernel": kernel, "view": view, "real": real}
+    namespace.update((dtype.name, numba_type) for dtype, numba_type in NUMBA_TYPES.items())
+    for number, parameter in enumerate(parameters):
+        if parameter[0] == "formula":
+            namespace[f"formula_{number}"] = parameter[1].cpu(dtype)
+    exec(compile(entry_source(name, parameters), file, "exec"), namespace)
+    made = _Entry(namespace[name], (SIGNATURE.args, SIGNATURE.return_type), locals={},
+                  options={"error_model": "numpy"})
+    # Only the engine's own kernels are cached: their sources name the folder. What a person writes may call anything.
+    if os.path.abspath(file).startswith(_shipped + os.sep):
+        with _own_cache():
+            made.enable_caching()
+    made.compile()
+    return made
+
+
+# ------------------------------------------------------------------------------------------------------------- runner
+
+def _run_serial(program, rounds):
+    """Works through the program `rounds` times on this thread; program[i] = (entry, block, tasks)."""
+    for _ in range(rounds):
+        for i in range(program.shape[0]):
+            for task in range(program[i, 2]):
+                call_entry(program[i, 0], program[i, 1], task, program[i, 2])
+
+
+def _run_parallel(program, rounds):
+    """As `_run_serial`, with the tasks of a call spread over numba's threads and a barrier after each call."""
+    for _ in range(rounds):
+        for i in range(program.shape[0]):
+            if program[i, 2] == 1:
+                call_entry(program[i, 0], program[i, 1], 0, 1)
+            else:
+                for task in prange(program[i, 2]):
+                    call_entry(program[i, 0], program[i, 1], task, program[i, 2])
+
+
+class _Threads:
+    """How many threads, and the runner for it. A forked child runs serially: OpenMP does not survive a fork."""
+
+    def __init__(self):
+        self.count = None
+        self.forked = False
+        self._runners = {}
+        self._one_at_a_time = contextlib.nullcontext()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self):
+        self.forked = "omp" in str(self.layer())
+
+    def get(self):
+        if self.forked or config.DISABLE_JIT:
+            return 1
+        if self.count is None:
+            self.count = min(settings.threads() or config.NUMBA_NUM_THREADS, config.NUMBA_NUM_THREADS)
+        return self.count
+
+    def set(self, count):
+        if not 1 <= count <= config.NUMBA_NUM_THREADS:
+            raise ValueError(f"threads: expected 1 to {config.NUMBA_NUM_THREADS} (NUMBA_NUM_THREADS), got {count}")
+        self.count = count
+
+    def layer(self):
+        """The threading layer in use, or None before the first parallel call."""
+        try:
+            return numba.threading_layer()
+        except ValueError:
+            return None
+
+    def runner(self):
+        kind = "serial" if self.get() == 1 else "parallel"
+        if kind not in self._runners:
+            with _lock:
+                if kind not in self._runners:
+                    self._runners[kind] = self._make(kind)
+        return self._runners[kind]
+
+    def _make(self, kind):
+        signature = types.void(types.Array(types.int64, 2, "C"), types.int64)
+        with _own_cache():
+            if kind == "serial":
+                made = njit(cache=True, nogil=True)(_run_serial)
+            else:
+                self._launch()
+                made = njit(cache=True, nogil=True, parallel=True)(_run_parallel)
+            started = compiling.start(kind)
+            made.compile(signature)
+            if made.stats.cache_misses:
+                compiling.stop(f"runner ({kind})", started)
+        made.disable_compile()
+        return made
+
+    def _launch(self):
+        """Starts numba's threads. Code with `prange` that was loaded from the cache before that would crash."""
+        from numba.np.ufunc.parallel import _launch_threads
+        _launch_threads()
+        if self.layer() == "workqueue":
+            # workqueue aborts the process when two Python threads enter it; it is also slow, so it is said
+            from engine.progress import notice
+            notice("the threading layer is numba's workqueue (no OpenMP or TBB found): parallel regions cost about "
+                   "100 us; `pip install tbb` gives a faster one")
+            self._one_at_a_time = threading.Lock()
+
+    def run(self, program, rounds=1):
+        """Runs a program (int64 array, rows of entry, block, tasks) `rounds` times; releases the GIL meanwhile."""
+        runner, count = self.runner(), self.get()
+        if count > 1 and numba.get_num_threads() != count:
+            numba.set_num_threads(count)                 # numba's own setting, one for each Python thread
+        with self._one_at_a_time:
+            runner(program, rounds)
+
+
+threads = _Threads()

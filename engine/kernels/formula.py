@@ -1,0 +1,197 @@
+"""Formulas: scalar Python functions that kernels apply to every value, on both targets, fused and vectorised.
+
+A person writes `def swish(x): return x / (1 + math.exp(-x))`. For a kernel over float32 the numbers in it become
+float32 (else Numba would compute in float64), and on the CPU the name `math` is bound to
+`engine.kernels.elementary`, whose functions LLVM vectorises; on the GPU it stays `math`. Functions that the formula
+calls are treated alike. The digest covers the code of all of them, so a compiled kernel is found again on disk
+by what it computes, not by where it was written.
+"""
+import ast
+import builtins
+import functools
+import hashlib
+import inspect
+import math
+import types
+
+import numpy as np
+from numba import config, njit
+from numba.core.datamodel import models
+from numba.extending import register_model
+from numba.core.imputils import lower_constant
+from numba.core.types import Dispatcher
+
+from engine import target
+from engine.errors import EngineError
+
+# contraction to fused multiply-adds and ignoring the sign of zero are safe; NaN and infinity keep their meaning
+FASTMATH = {"contract", "nsz"}
+
+
+class FormulaType(Dispatcher):
+    """The Numba type of a compiled formula. A plain dispatcher handed to a kernel becomes the address of a Python
+    object in the machine code, which cannot be cached on disk; this type carries no data, only its name."""
+
+    def __init__(self, dispatcher, name):
+        super().__init__(dispatcher)
+        self.name = f"Formula({name})"
+
+
+register_model(FormulaType)(models.OpaqueModel)
+
+
+@lower_constant(FormulaType)
+def _no_data(context, builder, numba_type, value):
+    return context.get_dummy_value()
+
+
+class _Compiled:
+    """What a kernel's caller puts in place of a formula: `_numba_type_` is all that Numba asks of it."""
+
+    def __init__(self, dispatcher, name):
+        self.dispatcher = dispatcher
+        self._numba_type_ = FormulaType(dispatcher, name)
+
+
+class Formula:
+    """A scalar function of one or more numbers, usable inside any kernel.
+
+    >>> swish = Formula(lambda x: x / (1 + math.exp(-x)), name="swish")
+    >>> round(swish(1.0), 6)
+    0.731059
+    """
+
+    def __init__(self, function, name=None):
+        if isinstance(function, Formula):
+            function = function.python
+        self.python = function
+        self.name = name or function.__name__
+        self._compiled = {}
+        self._tree = None
+        self._digest = None
+
+    def __call__(self, *numbers):
+        return self.python(*numbers)
+
+    def __repr__(self):
+        return f"<formula {self.name}>"
+
+    @property
+    def source(self):
+        """The Python text that is compiled (the function's own)."""
+        return ast.unparse(self._function_tree())
+
+    @property
+    def digest(self):
+        """Names what the formula computes: its code, its constants and those of the functions that it calls."""
+        if self._digest is None:
+            parts = [self.source] + [f"{k}={v.digest if isinstance(v, Formula) else v!r}"
+                                     for k, v in sorted(self._names().items()) if not inspect.ismodule(v)]
+            self._digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+        return self._digest
+
+    def cpu(self, dtype):
+        """The function for values of `dtype` on the CPU, as kernels take it (compiled where it is used, and inlined)."""
+        if config.DISABLE_JIT:
+            return self
+        dispatcher = self._cpu(dtype)
+        return _Compiled(dispatcher, f"{self.name},{self.digest},{np.dtype(dtype).name}")
+
+    def _cpu(self, dtype):
+        from engine.kernels import elementary
+        return self._compile("cpu", np.dtype(dtype), elementary, "_cpu",
+                             lambda f: njit(error_model="numpy", fastmath=FASTMATH, forceinline=True)(f))
+
+    def cuda(self, dtype):
+        """The compiled device function for values of `dtype` on the GPU."""
+        return self._compile("cuda", np.dtype(dtype), math, "cuda", target.cuda.module.jit(device=True))
+
+    def _compile(self, place, dtype, mathematics, method, compiler):
+        key = place, dtype
+        if key not in self._compiled:
+            tree = _TypedNumbers().visit(ast.parse(self.source))
+            code = compile(ast.fix_missing_locations(tree), f"<formula {self.name}>", "exec")
+            namespace = {"_number": dtype.type}
+            for name, value in self._names().items():
+                namespace[name] = getattr(value, method)(dtype) if isinstance(value, Formula) else value
+                if value is math:
+                    namespace[name] = mathematics
+            exec(code, namespace)
+            self._compiled[key] = compiler(namespace["formula"])
+        return self._compiled[key]
+
+    def _function_tree(self):
+        """The function's definition under the name `formula`, without decorators; a lambda becomes a `def`."""
+        if self._tree is None:
+            try:
+                node = _definition(self.python)
+            except (OSError, TypeError, SyntaxError) as error:
+                raise EngineError(f"formula {self.name}: expected a Python function whose source text can be read (in a "
+                                  f"file or a notebook cell), got {self.python!r}: {error}") from None
+            body = node.body if isinstance(node, ast.FunctionDef) else [ast.Return(node.body)]
+            if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+                body = body[1:]                          # the docstring computes nothing
+            arguments = ", ".join(a.arg for a in node.args.args)
+            tree = ast.parse(f"def formula({arguments}): pass")
+            tree.body[0].body = body
+            self._tree = ast.fix_missing_locations(tree)
+        return self._tree
+
+    def _names(self):
+        """What the formula's free names mean: modules, numbers and other formulas."""
+        variables = inspect.getclosurevars(self.python)
+        found = {**variables.globals, **variables.nonlocals}
+        for name, value in found.items():
+            if isinstance(value, types.FunctionType):
+                found[name] = Formula(value)
+            elif isinstance(value, types.BuiltinFunctionType) and getattr(math, value.__name__, None) is value:
+                raise EngineError(f"formula {self.name}: write math.{name}(...) with `import math`, so that each target "
+                                  f"can put its own {name} in place")
+            elif not isinstance(value, (Formula, types.ModuleType, int, float, np.number)):
+                raise EngineError(f"formula {self.name}: expected {name} to be a number, a function or the module math, "
+                                  f"got {type(value).__name__}")
+        return {k: v for k, v in found.items() if not hasattr(builtins, k)}
+
+
+@functools.cache
+def _parsed(text):
+    return ast.parse(text)
+
+
+def _definition(function):
+    """The `def` or `lambda` node of a function, found in the file or cell that holds it."""
+    code = function.__code__
+    lines, _ = inspect.findsource(function)
+    kind = ast.Lambda if function.__name__ == "<lambda>" else ast.FunctionDef
+    nodes = [n for n in ast.walk(_parsed("".join(lines))) if isinstance(n, kind) and code.co_firstlineno == (
+        n.decorator_list[0].lineno if getattr(n, "decorator_list", None) else n.lineno)]
+    if len(nodes) > 1:                                   # several lambdas on one line
+        nodes = [n for n in nodes if _same_code(n, code)]
+    if not nodes:
+        raise SyntaxError("its source has changed since it was defined")
+    return nodes[0]
+
+
+def _same_code(node, code):
+    """Whether a lambda's node is where its code says it stands (Python 3.11 on), or at least reads like it (3.10)."""
+    if hasattr(code, "co_positions"):
+        columns = [(line, column) for line, _, column, _ in code.co_positions() if column is not None]
+        first, last = (node.body.lineno, node.body.col_offset), (node.body.end_lineno, node.body.end_col_offset)
+        return all(first <= place <= last for place in columns if place != (node.lineno, 0))
+    made = compile(ast.Expression(node), "", "eval").co_consts[0]
+    return (made.co_names, made.co_varnames, made.co_consts) == (code.co_names, code.co_varnames, code.co_consts)
+
+
+class _TypedNumbers(ast.NodeTransformer):
+    """Every number takes the values' own type; exponents stay as they are (x ** 2 is x * x)."""
+
+    def visit_Constant(self, node):
+        if isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+            return ast.Call(ast.Name("_number", ast.Load()), [node], [])
+        return node
+
+    def visit_BinOp(self, node):
+        node.left = self.visit(node.left)
+        if not (isinstance(node.op, ast.Pow) and isinstance(node.right, ast.Constant)):
+            node.right = self.visit(node.right)
+        return node

@@ -1,0 +1,110 @@
+"""A program: resolved calls of kernels on given arrays, run without looking anything up again.
+
+On the CPU it is data, a table that one compiled loop works through (`engine/kernels/entry.py`); on the GPU, and with
+NUMBA_DISABLE_JIT=1, it is a list of calls.
+"""
+import numpy as np
+from numba import config
+
+from engine import target as targets
+from engine.kernels import entry as entries
+from engine.kernels.formula import Formula
+from engine.kernels.op import FLOATS, spec
+
+
+class Call:
+    """One resolved call: the op, its arguments, and what the target needs to run it."""
+
+    def __init__(self, op, inputs, outputs, attributes, arrangement):
+        self.op, self.inputs, self.outputs, self.attributes = op, inputs, outputs, attributes
+        self.arrangement = arrangement
+        self.rows = []                       # CPU: (entry, block) of each phase
+        self.functions = []                  # otherwise: what to call
+
+    @property
+    def cost(self):
+        return self.op.cost([spec(a) for a in self.inputs], [spec(a) for a in self.outputs], self.attributes)
+
+
+class Program:
+    """Calls in order on one target.
+
+    add(op, inputs, outputs, attributes)   appends a call; arrays are bound by address, so keep them where they are
+    run(rounds)                            works through all calls, `rounds` times
+    """
+
+    def __init__(self, target):
+        self.target = target
+        self.calls = []
+        self._table = None
+
+    def add(self, op, inputs, outputs, attributes, work=None):
+        """`work(specs)` gives scratch arrays; without it they are allocated here."""
+        threads = entries.threads.get()
+        arrangement = op.arrange([spec(a) for a in inputs], [spec(a) for a in outputs], attributes, threads)
+        call = Call(op, inputs, outputs, attributes, arrangement)
+        if outputs and all(spec(a).size == 0 for a in outputs):
+            return call                                              # nothing to compute
+        ins = [a.reshape(s) for a, s in zip(inputs, arrangement.inputs, strict=True)]
+        outs = [a.reshape(s) for a, s in zip(outputs, arrangement.outputs, strict=True)]
+        if self.target is targets.cuda:
+            call.functions = [_launch(op.cuda, (*ins, *arrangement.scalars, *outs))]
+        else:
+            scratch = work(arrangement.work) if work else [
+                self.target.part(self.target.empty(s.nbytes), 0, s.shape, s.dtype) for s in arrangement.work]
+            arguments = (*ins, *arrangement.scalars, *outs, *scratch, *arrangement.blocking)
+            if config.DISABLE_JIT:
+                call.functions = [_python(kernel, arguments, arrangement.tasks) for kernel in op.phases]
+            else:
+                call.rows = self._compile(op, arguments)
+        self.calls.append(call)
+        self._table = None
+        return call
+
+    def run(self, rounds=1):
+        if self.target is targets.cpu and not config.DISABLE_JIT:
+            if self._table is None:
+                self._table = np.array([(entry.address, block.ctypes.data, call.arrangement.tasks)
+                                        for call in self.calls for entry, block in call.rows], np.int64).reshape(-1, 3)
+            entries.threads.run(self._table, rounds)
+            return
+        for _ in range(rounds):
+            for call in self.calls:
+                for function in call.functions:
+                    function()
+
+    def part(self, first, last):
+        """The program of calls first .. last - 1 (the profiler runs them one at a time)."""
+        some = Program(self.target)
+        some.calls = self.calls[first:last]
+        return some
+
+    @staticmethod
+    def _compile(op, arguments):
+        dtype = next((a.dtype for a in arguments if isinstance(a, np.ndarray) and a.dtype in FLOATS), np.dtype("f8"))
+        parameters, words = [], []
+        for a in arguments:
+            if isinstance(a, np.ndarray):
+                parameters.append(("array", a.ndim, a.dtype))
+                words += [a.ctypes.data, *a.shape]
+            elif isinstance(a, Formula):
+                parameters.append(("formula", a))
+            elif isinstance(a, (bool, int, np.integer)):
+                parameters.append(("int",))
+                words.append(int(a))
+            else:
+                parameters.append(("real",))
+                words.append(int(np.float64(a).view(np.int64)))
+        block = np.array(words, np.int64)
+        return [(entries.entry(kernel, parameters, dtype), block) for kernel in op.phases]
+
+
+def _launch(launcher, arguments):
+    return lambda: launcher(*arguments)
+
+
+def _python(kernel, arguments, tasks):
+    def call():
+        for task in range(tasks):
+            kernel(*arguments, task, tasks)
+    return call

@@ -1,0 +1,47 @@
+"""What the engine says while it works: compiling, progress bars. Everything goes to standard error."""
+import sys
+import time
+
+from engine import settings
+
+
+class _Compiling:
+    """Announces the first compilation as it starts and gives the sum when asked: no silent minutes."""
+
+    def __init__(self):
+        self.times = []                      # (name, seconds) of each kernel compiled in this process
+        self._said = 0
+
+    def start(self, name):
+        if not settings.quiet() and not self._said:
+            print("engine: compiling kernels for this machine (first use only, then cached on disk) ...",
+                  file=sys.stderr, flush=True)
+        self._said += 1
+        return time.perf_counter()
+
+    def stop(self, name, started):
+        self.times.append((name, time.perf_counter() - started))
+
+    def finish(self):
+        """Ends one announcement; prints how many kernels it was and how long they took."""
+        if self._said and not settings.quiet():
+            recent = self.times[-self._said:]
+            print(f"engine: compiled {len(recent)} kernels in {sum(t for _, t in recent):.1f} s", file=sys.stderr,
+                  flush=True)
+        self._said = 0
+
+
+compiling = _Compiling()
+
+
+def bar(total, title, verbose):
+    """A tqdm progress bar (a silent one when `verbose` is 0)."""
+    from tqdm.auto import tqdm
+    return tqdm(total=total, desc=title, leave=True, disable=not verbose, mininterval=0.2, dynamic_ncols=True,
+                bar_format="{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}")
+
+
+def notice(text):
+    """Says something once that a person should know; `ENGINE_QUIET=1` silences it."""
+    if not settings.quiet():
+        print(f"engine: {text}", file=sys.stderr, flush=True)

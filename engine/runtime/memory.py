@@ -1,0 +1,114 @@
+"""Where every value of a graph lives: outside (parameters, feeds, state), in another value's memory, or in the arena.
+
+The arena is planned by liveness: memory of a value that nobody needs any more is given to the next one (best fit).
+"""
+import bisect
+from typing import NamedTuple
+
+from engine.target import ALIGNMENT
+
+
+class Place(NamedTuple):
+    """root: the value that owns the memory; offset: bytes from its start."""
+    root: object
+    offset: int
+
+
+def aliases(graph):
+    """Value -> Place for values that live inside another value: parts, in-place updates, views, in-place maps."""
+    places = {}
+    last = _last_uses(graph)
+    kept = set(graph.outputs.values()) | set(graph.parts)
+    for value, (inside, offset) in graph.parts.items():
+        places[value] = Place(inside, offset * value.dtype.itemsize)
+
+    def find(value):
+        place = places.get(value, Place(value, 0))
+        return place
+
+    busy = {}                                # root -> position of the last use of anything in its memory
+    for value, position in last.items():
+        root = find(value).root
+        busy[root] = max(busy.get(root, -1), position)
+    for position, node in enumerate(graph.nodes):
+        for out, source in {**node.op.updates, **node.op.views}.items():
+            if node.outputs[out] in graph.parts:
+                continue                     # it has a place of its own: the kernel copies
+            places[node.outputs[out]] = find(node.inputs[source])
+        for out, source in node.op.inplace.items():
+            output, given = node.outputs[out], node.inputs[source]
+            root = find(given).root
+            if (output in places or output in kept or root.kind != "computed" or root in kept or output.size == 0
+                    or busy.get(root, -1) != position or output.spec.nbytes != root.spec.nbytes
+                    or sum(find(i).root is root for i in node.inputs) > 1):
+                continue
+            places[output] = find(given)
+        for output in node.outputs:
+            root = find(output).root
+            busy[root] = max(busy.get(root, -1), last.get(output, position))
+    return places
+
+
+def _last_uses(graph):
+    last = {}
+    for position, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            last[value] = position
+    for value in graph.outputs.values():
+        last[value] = len(graph.nodes)
+    return last
+
+
+def lifetimes(graph, places):
+    """root Value -> (first, last) position of use, for computed values that own memory."""
+    spans = {}
+    last = _last_uses(graph)
+    for position, node in enumerate(graph.nodes):
+        for value in (*node.inputs, *node.outputs):
+            root = places.get(value, Place(value, 0)).root
+            if root.kind == "computed":
+                first = spans.get(root, (position, position))[0]
+                spans[root] = (first, max(position, last.get(value, position), spans.get(root, (0, 0))[1]))
+    return spans
+
+
+def pack(spans, sizes):
+    """Offsets for buffers with lifetimes: (offsets {key: bytes}, size of the arena). Best fit over a free list."""
+    by_start, by_end = {}, {}
+    for key, (first, last) in spans.items():
+        by_start.setdefault(first, []).append(key)
+        by_end.setdefault(last + 1, []).append(key)
+    offsets, free, end = {}, [], 0
+    for position in sorted(set(by_start) | set(by_end)):
+        for key in by_end.get(position, ()):
+            _release(free, offsets[key], _rounded(sizes[key]))
+        for key in sorted(by_start.get(position, ()), key=lambda k: -sizes[k]):
+            need = _rounded(sizes[key])
+            fits = [gap for gap in free if gap[1] >= need]
+            if fits:
+                gap = min(fits, key=lambda g: g[1])
+                free.remove(gap)
+                offsets[key] = gap[0]
+                if gap[1] > need:
+                    bisect.insort(free, (gap[0] + need, gap[1] - need))
+            elif free and free[-1][0] + free[-1][1] == end:      # stretch the arena's free end
+                offsets[key] = free.pop()[0]
+                end = offsets[key] + need
+            else:
+                offsets[key], end = end, end + need
+    return offsets, end
+
+
+def _rounded(size):
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _release(free, offset, size):
+    """Puts a block back and joins it with free neighbours."""
+    at = bisect.bisect(free, (offset, size))
+    if at < len(free) and offset + size == free[at][0]:
+        size += free.pop(at)[1]
+    if at and free[at - 1][0] + free[at - 1][1] == offset:
+        offset, size = free[at - 1][0], free.pop(at - 1)[1] + size
+        at -= 1
+    free.insert(at, (offset, size))

@@ -1,0 +1,119 @@
+"""A plan: a graph bound to one target and one batch size. Every buffer is allocated once, every call is resolved.
+
+    plan = Plan(graph, target, bound={"w": array})
+    plan.run(x=batch)                        # fills the feeds, runs every call
+    plan.fetch("y")                          # an output, on the host
+    print(plan)                              # a readable program, one line a call
+"""
+import threading
+
+import numpy as np
+
+from engine.errors import EngineError, ShapeError, unknown
+from engine.kernels.program import Program
+from engine.progress import compiling
+from engine.runtime import memory
+
+
+class Plan:
+    """graph: what to compute; target: where; bound: name -> array on that target for parameters, state and feeds
+    (those not bound are allocated here, zeroed)."""
+
+    def __init__(self, graph, target, bound=None):
+        self.graph, self.target = graph, target
+        self.profile = None
+        self._lock = threading.Lock()
+        self._places = memory.aliases(graph)
+        self._own = dict(bound or {})        # name -> array of values that live outside the arena
+        self._reserve()
+        self._arrays = {value: self._array(value) for value in graph.values.values() if self._used(value)}
+        self._bind()
+
+    def _used(self, value):
+        return value.kind != "computed" or self._places.get(value, memory.Place(value, 0)).root in self._offsets \
+            or self._places.get(value, memory.Place(value, 0)).root.kind != "computed"
+
+    def _reserve(self):
+        """Plans the arena and allocates it together with all that was not given."""
+        spans = memory.lifetimes(self.graph, self._places)
+        self._offsets, self.arena_bytes = memory.pack(spans, {v: v.spec.nbytes for v in spans})
+        self._arena = self.target.empty(self.arena_bytes)
+        for value in self.graph.values.values():
+            if value.kind == "constant":
+                self._own[value.name] = self.target.place(value.data)
+            elif value.kind != "computed" and value not in self._places and value.name not in self._own:
+                self._own[value.name] = self.target.part(self.target.empty(value.spec.nbytes), 0, value.shape,
+                                                         value.dtype)
+            given = self._own.get(value.name)
+            if given is not None and (tuple(given.shape) != value.shape or given.dtype != value.dtype):
+                raise EngineError(f"plan: {value!r} was bound to an array of {given.dtype}{list(given.shape)}")
+
+    def _array(self, value):
+        root, offset = self._places.get(value, memory.Place(value, 0))
+        if root.kind == "computed":
+            return self.target.part(self._arena, self._offsets[root] + offset, value.shape, value.dtype)
+        own = self._own[root.name]
+        if root is value:
+            return own
+        flat = own.reshape((root.size,))
+        first = offset // value.dtype.itemsize
+        return flat[first:first + value.size].reshape(value.shape)
+
+    def _bind(self):
+        self.program = Program(self.target)
+        self._scratch = {}
+        self._nodes = []                     # the node of each call
+        for node in self.graph.nodes:
+            inputs = [self._arrays[v] for v in node.inputs]
+            outputs = [self._arrays[v] for v in node.outputs]
+            if node.op.views and node.outputs[0] not in self.graph.parts:
+                continue
+            before = len(self.program.calls)
+            self.program.add(node.op, inputs, outputs, node.attributes, self._work)
+            self._nodes += [node] * (len(self.program.calls) - before)
+        compiling.finish()
+
+    def _work(self, specs):
+        """Scratch arrays: calls run one after another, so all share the same memory."""
+        arrays = []
+        for place, needed in enumerate(specs):
+            held = self._scratch.get(place)
+            if held is None or held.nbytes < needed.nbytes:
+                self._scratch[place] = held = self.target.empty(needed.nbytes)
+            arrays.append(self.target.part(held, 0, needed.shape, needed.dtype))
+        return arrays
+
+    @property
+    def bytes(self):
+        """Bytes that the plan allocated for computed values and scratch."""
+        return self.arena_bytes + sum(a.nbytes for a in self._scratch.values())
+
+    def array(self, name):
+        """The array, on the target, of a feed, parameter, state or output."""
+        value = self.graph.outputs.get(name) or self.graph.values.get(name)
+        if value is None:
+            raise unknown("plan", name, [*self.graph.outputs, *self.graph.values])
+        return self._arrays[value]
+
+    def feed(self, name, array):
+        """Copies a host array into a feed."""
+        destination = self.array(name)
+        array = np.asarray(array)
+        if tuple(array.shape) != tuple(destination.shape):
+            raise ShapeError(f"feed {name}: expected shape {tuple(destination.shape)}, got {array.shape}")
+        self.target.fill(destination, array.astype(destination.dtype, copy=False))
+
+    def fetch(self, name):
+        """An output (or parameter or state) as a new host array."""
+        return np.array(self.target.fetch(self.array(name)))
+
+    def run(self, rounds=1, **feeds):
+        """Fills the given feeds and works through the program `rounds` times (an epoch is many rounds of one step)."""
+        with self._lock:
+            for name, array in feeds.items():
+                self.feed(name, array)
+            self.program.run(rounds)
+
+    def __str__(self):
+        from engine.runtime.profile import describe
+        return describe(self)

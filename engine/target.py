@@ -1,0 +1,187 @@
+"""Targets: where arrays live and kernels run. The only file that knows devices.
+
+`cpu` is always present. `cuda` is present when a CUDA package (built-in numba.cuda or numba-cuda) finds a GPU, or when
+the CUDA simulator is on. Asking for an absent target is an error that gives the reason, never a silent fallback.
+"""
+import os.path
+import threading
+
+import numpy as np
+
+from engine import settings
+from engine.errors import TargetError, unknown
+
+ALIGNMENT = 64                               # bytes: a cache line, and the longest vector
+_crossings = threading.local()
+
+
+def crossings():
+    """Host/device copies made by this thread so far, as `{"to": int, "from": int, "bytes": int}`."""
+    if not hasattr(_crossings, "count"):
+        _crossings.count = {"to": 0, "from": 0, "bytes": 0}
+    return _crossings.count
+
+
+class Cpu:
+    """The host: arrays are NumPy arrays."""
+    name = "cpu"
+
+    def present(self):
+        return True
+
+    def reason(self):
+        return "the host's processor is always there"
+
+    def owns(self, array):
+        return isinstance(array, np.ndarray)
+
+    def empty(self, size):
+        """`size` bytes on a 64-byte boundary, zeroed."""
+        raw = np.zeros(size + ALIGNMENT, np.uint8)
+        skip = -raw.ctypes.data % ALIGNMENT
+        return raw[skip:skip + size]
+
+    def part(self, memory, offset, shape, dtype):
+        """The array of `shape` and `dtype` that starts `offset` bytes into `memory`."""
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        return memory[offset:offset + size].view(dtype).reshape(shape)
+
+    def place(self, array):
+        return np.ascontiguousarray(array)
+
+    def fetch(self, array):
+        return array
+
+    def fill(self, destination, source):
+        """destination[...] = source, where source is a NumPy array."""
+        np.copyto(destination, source)
+
+    def copy(self, destination, source):
+        """destination[...] = source, where both live here."""
+        np.copyto(destination, source)
+
+
+class Cuda:
+    """A GPU (or the CUDA simulator): arrays are numba device arrays."""
+    name = "cuda"
+
+    def __init__(self):
+        self._module, self._absent = None, None
+        self._looked = False
+
+    @property
+    def module(self):
+        """numba's `cuda` module, or None where it cannot be imported; the reason is in `reason()`."""
+        if self._module is None and self._absent is None:
+            try:
+                from numba import cuda
+                self._module = cuda
+            except Exception as error:       # numba-cuda without its toolkit raises whatever its loader raises
+                self._absent = f"numba's CUDA package does not import: {type(error).__name__}: {error}"
+        return self._module
+
+    @property
+    def simulated(self):
+        from numba import config
+        return bool(config.ENABLE_CUDASIM)
+
+    def present(self):
+        if not self._looked:
+            self._looked = True
+            if self.module is not None and not self.simulated and not self._available():
+                self._module = None
+        return self.module is not None
+
+    def _available(self):
+        if os.path.exists("/proc") and not any(os.path.exists(p) for p in ("/dev/nvidiactl", "/dev/dxg",
+                                                                            "/dev/nvhost-gpu")):
+            self._absent = "no NVIDIA device file (/dev/nvidiactl) on this machine"    # spares loading the driver
+            return False
+        if not self._module.is_available():
+            self._absent = f"no usable GPU: {self._module.cuda_error() or 'the driver reports no device'}"
+            return False
+        return True
+
+    def reason(self):
+        if not self.present():
+            return self._absent
+        if self.simulated:
+            return "the CUDA simulator is on (NUMBA_ENABLE_CUDASIM=1)"
+        device = self.module.get_current_device()
+        return f"a GPU is present: {device.name.decode()} (compute capability {device.compute_capability})"
+
+    def owns(self, array):
+        return hasattr(array, "copy_to_host")
+
+    def empty(self, size):
+        return self.module.to_device(np.zeros(max(size, 1), np.uint8))
+
+    def part(self, memory, offset, shape, dtype):
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        return memory[offset:offset + size].view(dtype).reshape(shape)
+
+    def place(self, array):
+        array = np.ascontiguousarray(array)
+        self._count("to", array.nbytes)
+        return self.module.to_device(array)
+
+    def fetch(self, array):
+        self._count("from", array.nbytes)
+        return array.copy_to_host()
+
+    def fill(self, destination, source):
+        source = np.ascontiguousarray(source)
+        self._count("to", source.nbytes)
+        destination.copy_to_device(source)
+
+    def copy(self, destination, source):
+        destination.copy_to_device(source)   # from device memory: no crossing
+
+    @staticmethod
+    def _count(way, size):
+        count = crossings()
+        count[way] += 1
+        count["bytes"] += size
+
+
+cpu, cuda = Cpu(), Cuda()
+TARGETS = {"cpu": cpu, "cuda": cuda}
+
+
+def choose(name=None):
+    """The target by name, or (None) the one of `ENGINE_TARGET`, or a GPU when present, else the CPU.
+
+    Errors: `UnknownName` for a name that is no target, `TargetError` with the reason when it is absent.
+    """
+    asked, by = (name, "target=") if name is not None else (settings.target(), "ENGINE_TARGET=")
+    if isinstance(asked, (Cpu, Cuda)):
+        return asked
+    if asked is None:
+        return cuda if cuda.present() else cpu
+    if asked not in TARGETS:
+        raise unknown("target", asked, TARGETS)
+    if not TARGETS[asked].present():
+        raise TargetError(f"target: {by}{asked} was asked for but is absent: {TARGETS[asked].reason()}. "
+                          f"Ask for cpu, or install the extra 'cuda' on a machine with an NVIDIA GPU.")
+    return TARGETS[asked]
+
+
+def why(target):
+    """One sentence: which target this is and why it was chosen."""
+    asked = settings.target()
+    if asked:
+        return f"{target.name}, as ENGINE_TARGET={asked} asks; {target.reason()}"
+    if target is cpu and not cuda.present():
+        return f"cpu, because cuda is absent: {cuda.reason()}"
+    return f"{target.name}: {target.reason()}"
+
+
+def of(arrays, op):
+    """The one target that all `arrays` live on; an error names `op` when they do not agree."""
+    found = {("cuda" if cuda.owns(a) else "cpu") for a in arrays}
+    if len(found) > 1:
+        raise TargetError(f"{op}: expected all inputs on one target, got some on cpu and some on cuda; "
+                          f"place them first with engine.place(array)")
+    return TARGETS[found.pop()] if found else cpu
