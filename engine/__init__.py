@@ -1,0 +1,1 @@
+"""A neural-network engine whose every kernel is Python that a person can read, change and trust."""

@@ -45,3 +45,13 @@ def notice(text):
     """Says something once that a person should know; `ENGINE_QUIET=1` silences it."""
     if not settings.quiet():
         print(f"engine: {text}", file=sys.stderr, flush=True)
+
+
+def figures(title, named):
+    """One line of figures on standard output."""
+    print(f"{title}  " + "  ".join(f"{k} {v:.4f}" for k, v in named.items() if isinstance(v, float)), flush=True)
+
+
+def show(text):
+    """Text that a person asked for, on standard output."""
+    print(text)

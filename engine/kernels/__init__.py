@@ -6,10 +6,10 @@ array([0., 2.])
 >>> TABLE["relu"].reference                         # the NumPy truth
 """
 from engine.errors import EngineError, unknown
-from engine.kernels import activation
+from engine.kernels import activation, matmul
 from engine.kernels.op import Op, Spec
 
-FAMILIES = (activation,)
+FAMILIES = (activation, matmul)
 
 
 class Table(dict):

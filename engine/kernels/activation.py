@@ -18,6 +18,7 @@ and exact; ops that keep only y can fuse the second kind. Formulas are stable fo
 | hard_swish | x hard_sigmoid(x) | Howard et al. 2019 |
 | step | 1 if x >= 0 else 0 (no gradient) | Rosenblatt 1958 |
 """
+import functools
 import math
 from dataclasses import dataclass
 
@@ -27,7 +28,7 @@ from numba import njit
 from engine.errors import EngineError
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, blocks, cuda, kernel_of
-from engine.kernels.op import Cost, Op, demand, flat, floats, same, spec
+from engine.kernels.op import Op, demand, flat, floats, same
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -72,6 +73,51 @@ class Activation:
     f: Formula
     slope: Formula = None                    # None: no gradient passes
     slope_of: str = "x"
+
+    @functools.cached_property
+    def op(self):
+        """The op y = f(x)."""
+        def arrange(inputs, outputs, attributes, threads):
+            return flat(inputs, outputs, {"f": self.f}, threads)
+
+        def grad(graph, node, dy):
+            at = node.inputs[0] if self.slope_of == "x" else node.outputs[0]
+            return (graph.add(self.slope_op, dy, at),)
+
+        return Op(self.name, self.reference, map_shapes, map_cpu, map_cuda, _samples, arrange,
+                  None if self.slope is None else grad, inplace={0: 0}, activation=self)
+
+    @functools.cached_property
+    def slope_op(self):
+        """The op dx = dy * f'(x), or None."""
+        if self.slope is None:
+            return None
+
+        def arrange(inputs, outputs, attributes, threads):
+            return flat(inputs, outputs, {"slope": self.slope}, threads)
+
+        def reference(dy, at):
+            return dy * np.vectorize(self.slope.python, otypes=[np.float64])(at) if at.size else dy * at
+
+        def samples(rng):
+            for (x,), _ in _samples(rng):
+                x = np.clip(x, -1e3, 1e3)
+                yield (rng.standard_normal(x.shape), self.reference(x) if self.slope_of == "y" else x), {}
+
+        return Op(f"{self.name}_grad", reference, slope_shapes, scale_by_slope_cpu, scale_by_slope_cuda, samples,
+                  arrange, inplace={0: 0})
+
+    def nodes(self, graph, x):
+        """Adds y = f(x) to a graph."""
+        return graph.add(self.op, x)
+
+    @property
+    def reference(self):
+        """f in NumPy: written on its own for the built-in activations, the formula value by value for a user's."""
+        return REFERENCES.get(self.name) or (lambda x: np.vectorize(self.f.python, otypes=[np.float64])(x))
+
+    def __repr__(self):
+        return self.name
 
 
 def activation(name, f, slope=None, slope_of="x"):
@@ -211,39 +257,4 @@ def _samples(rng):
     yield (np.array([-1e30, -700.0, -88.0, -3.5, -2.5, -1e-20, 1e-20, 2.5, 3.5, 88.0, 700.0, 1e30]),), {}
 
 
-def _slope_samples(a):
-    def samples(rng):
-        for (x,), _ in _samples(rng):
-            x = np.clip(x, -1e3, 1e3)
-            yield (rng.standard_normal(x.shape), REFERENCES[a.name](x) if a.slope_of == "y" else x), {}
-    return samples
-
-
-def _slope_reference(a):
-    def reference(dy, at):
-        return dy * np.vectorize(a.slope.python, otypes=[np.float64])(at) if at.size else dy * at
-    return reference
-
-
-def records(a, reference):
-    """The records of an activation: its op and, if it has a derivative, the op of its gradient."""
-    def arrange(inputs, outputs, attributes, threads):
-        return flat(inputs, outputs, {"f": a.f}, threads)
-
-    def arrange_slope(inputs, outputs, attributes, threads):
-        return flat(inputs, outputs, {"slope": a.slope}, threads)
-
-    def grad(graph, node, dy):
-        at = node.inputs[0] if a.slope_of == "x" else node.outputs[0]
-        return (graph.add(slope_op, dy, at),)
-
-    made = ()
-    if a.slope is not None:
-        slope_op = Op(f"{a.name}_grad", _slope_reference(a), slope_shapes, scale_by_slope_cpu, scale_by_slope_cuda,
-                      _slope_samples(a), arrange_slope, inplace={0: 0})
-        made = (slope_op,)
-    return (Op(a.name, reference, map_shapes, map_cpu, map_cuda, _samples, arrange,
-               grad if a.slope is not None else None, inplace={0: 0}), *made)
-
-
-OPS = tuple(op for a in ACTIVATIONS.values() for op in records(a, REFERENCES[a.name]))
+OPS = tuple(op for a in ACTIVATIONS.values() for op in (a.op, a.slope_op) if op is not None)

@@ -113,9 +113,12 @@ class Formula:
             code = compile(ast.fix_missing_locations(tree), f"<formula {self.name}>", "exec")
             namespace = {"_number": dtype.type}
             for name, value in self._names().items():
-                namespace[name] = getattr(value, method)(dtype) if isinstance(value, Formula) else value
-                if value is math:
+                if isinstance(value, Formula):
+                    namespace[name] = getattr(value, method)(dtype)
+                elif value is math:
                     namespace[name] = mathematics
+                else:
+                    namespace[name] = dtype.type(value) if isinstance(value, (int, float, np.number)) else value
             exec(code, namespace)
             self._compiled[key] = compiler(namespace["formula"])
         return self._compiled[key]

@@ -116,6 +116,7 @@ class Op:
     attributes  the attributes' names and defaults, in the order in which kernels get them
     inplace     {output index: input index}: the output may take that input's memory
     updates     {output index: input index}: the output IS that input's memory (parameters, counters)
+    activation  the Activation that the op applies, if it is one: passes take it into the op before it
     views       {output index: input index}: the same values under another shape; a plan calls no kernel for it
     """
     name: str
@@ -132,6 +133,7 @@ class Op:
     inplace: dict = field(default_factory=dict)
     updates: dict = field(default_factory=dict)
     views: dict = field(default_factory=dict)
+    activation: Any = None
 
     def __post_init__(self):
         if not self.name.isidentifier():

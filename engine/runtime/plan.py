@@ -12,7 +12,7 @@ import numpy as np
 from engine.errors import EngineError, ShapeError, unknown
 from engine.kernels.program import Program
 from engine.progress import compiling
-from engine.runtime import memory
+from engine.runtime import memory, profile
 
 
 class Plan:
@@ -114,6 +114,10 @@ class Plan:
                 self.feed(name, array)
             self.program.run(rounds)
 
+    def profile_run(self, rounds=50):
+        """Times every call (see `engine.runtime.profile`); `print(plan)` then shows times and shares of the peak."""
+        profile.profile(self, rounds)
+        return self
+
     def __str__(self):
-        from engine.runtime.profile import describe
-        return describe(self)
+        return profile.describe(self)

@@ -1,0 +1,158 @@
+"""The command line: `python -m engine info | ops | train | warm`."""
+import argparse
+import platform
+import sys
+import time
+
+
+def info(arguments):
+    """What this machine offers and what the engine chose."""
+    import llvmlite
+    import numba
+    import numpy
+    from numba.core.registry import cpu_target
+
+    from engine import target, version
+    from engine.kernels import TABLE
+    from engine.kernels.entry import cache_folder, threads
+    from engine.kernels.simd import host
+    _, processor, _ = cpu_target.target_context.codegen().magic_tuple()
+    threads.runner()
+    chosen = target.choose()
+    folder = cache_folder()
+    files = list(folder.rglob("*.nbc")) if folder.exists() else []
+    rows = [("engine", version.__version__), ("Python", platform.python_version()), ("numba", numba.__version__),
+            ("llvmlite", llvmlite.__version__), ("NumPy", numpy.__version__), ("processor", processor),
+            ("vectors", host.describe()), ("threads", f"{threads.get()} (layer {threads.layer() or 'none: serial'})"),
+            *((f"target {t.name}", f"{'present' if t.present() else 'absent'}: {t.reason()}")
+              for t in target.TARGETS.values()),
+            ("chosen", target.why(chosen)), ("ops", str(len(TABLE))),
+            ("cache", f"{folder} ({len(files)} kernels, {sum(f.stat().st_size for f in files) / 2**20:.1f} MiB)")]
+    for name, text in rows:
+        print(f"{name:<12} {text}")
+
+
+def ops(arguments):
+    """TABLE: every op with its targets, its gradient and what one call costs."""
+    import numpy as np
+
+    from engine import target
+    from engine.kernels import TABLE
+    from engine.kernels.op import spec
+    print(f"{'op':<28} {'targets':<10} {'gradient':<9} {'flops':>12} {'bytes':>12}  of")
+    for name, op in sorted(TABLE.items()):
+        inputs, attributes = max(op.samples(np.random.default_rng(0)), key=lambda s: sum(np.size(a) for a in s[0]))
+        specs = [spec(np.asarray(a)) for a in inputs]
+        attributes = op.complete(attributes)
+        cost = op.cost(specs, op.infer(*specs, **attributes), attributes)
+        names = "+".join(t for t in target.TARGETS if getattr(op, t) is not None)
+        print(f"{name:<28} {names:<10} {'yes' if op.grad else '-':<9} {cost.flops:>12,.0f} {cost.bytes:>12,.0f}  "
+              f"{' '.join(str(s) for s in specs)}")
+
+
+def train(arguments):
+    """Trains a multi-layer perceptron on one of the data sets and shows what it does."""
+    started = time.perf_counter()
+    import numpy as np
+
+    import engine
+    from engine import data, progress, target
+    engine.seed(arguments.seed)
+    chosen = target.choose(arguments.target)
+    progress.show(f"target: {target.why(chosen)}")
+    found = data.load(arguments.data, folder=arguments.folder)
+    progress.show(str(found))
+    (x, y), (x_test, y_test) = found
+    classes = int(y.max()) + 1
+    model = engine.Sequential([engine.Flatten(), *(engine.Dense(units, activation=arguments.activation)
+                                                   for units in arguments.hidden), engine.Dense(classes)],
+                              target=chosen)
+    model.build(x.shape[1:])
+    model.compile(engine.optimizers.Adam(arguments.rate), "cross_entropy", ["accuracy"])
+    model.summary()
+    model._batch_size = arguments.batch_size
+    progress.show(str(model.plan))
+    progress.show(f"training starts {time.perf_counter() - started:.1f} s after the command")
+    history = model.fit(x, y, batch_size=arguments.batch_size, epochs=arguments.epochs,
+                        validation_split=0.1, verbose=arguments.verbose)
+    loss, accuracy = model.evaluate(x_test, y_test)
+    predicted = model.predict(x_test).argmax(1)
+    progress.show(f"\ntest loss {loss:.4f}, test accuracy {accuracy:.4f} on {len(x_test)} images")
+    matrix = np.zeros((classes, classes), int)
+    np.add.at(matrix, (y_test, predicted), 1)
+    progress.show("confusion matrix (row: label, column: predicted)")
+    width = len(str(matrix.max())) + 1
+    for label, row in enumerate(matrix):
+        progress.show(f"{label:>4} |" + "".join(f"{n or '.':>{width}}" for n in row))
+    if arguments.save:
+        model.save(arguments.save)
+        progress.show(f"model written to {arguments.save}")
+    _curves(history, arguments.curves)
+    progress.show(f"done in {time.perf_counter() - started:.1f} s")
+    return 0 if accuracy >= arguments.demand else 1
+
+
+def _curves(history, path):
+    from engine import progress
+    if path:
+        try:
+            progress.show(f"learning curves written to {history.plot(path)}")
+        except ImportError as error:
+            progress.show(f"no learning curves: {error}")
+
+
+def warm(arguments):
+    """Compiles ahead what training needs, with progress: later runs load it from the cache."""
+    import numpy as np
+
+    from engine import progress, target
+    from engine.kernels import TABLE
+    from engine.kernels.entry import cache_folder
+    names = sorted(TABLE) if not arguments.ops else arguments.ops
+    started = time.perf_counter()
+    chosen = target.choose(arguments.target)
+    with progress.bar(len(names) * len(arguments.dtypes), "compiling", 1) as bar:
+        for dtype in arguments.dtypes:
+            for name in names:
+                op = TABLE[name]
+                for inputs, attributes in op.samples(np.random.default_rng(0)):
+                    given = [a.astype(dtype) if a.dtype.kind == "f" else a for a in map(np.asarray, inputs)]
+                    with np.errstate(all="ignore"):
+                        op(*[chosen.place(a) for a in given], **attributes)
+                bar.update(1)
+    progress.show(f"{len(names)} ops for {', '.join(arguments.dtypes)} ready in {time.perf_counter() - started:.1f} s; "
+                  f"cache: {cache_folder()}")
+
+
+def main(given=None):
+    """Runs one command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="engine", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("info", help=info.__doc__).set_defaults(run=info)
+    commands.add_parser("ops", help=ops.__doc__).set_defaults(run=ops)
+    one = commands.add_parser("train", help=train.__doc__)
+    one.add_argument("data", nargs="?", default="digits", help="digits, fashion_mnist, mnist, cifar10")
+    one.add_argument("--folder", help="where the data set's files are")
+    one.add_argument("--hidden", type=int, nargs="*", default=[128, 64], help="units of the hidden layers")
+    one.add_argument("--activation", default="relu")
+    one.add_argument("--epochs", type=int, default=40)
+    one.add_argument("--batch-size", type=int, default=32)
+    one.add_argument("--rate", type=float, default=2e-3, help="Adam's learning rate")
+    one.add_argument("--seed", type=int, default=1)
+    one.add_argument("--target", help="cpu or cuda")
+    one.add_argument("--curves", help="file for the learning curves (needs matplotlib)")
+    one.add_argument("--save", help="file for the trained model")
+    one.add_argument("--demand", type=float, default=0.0, help="exit with 1 below this test accuracy")
+    one.add_argument("--verbose", type=int, default=1)
+    one.set_defaults(run=train)
+    ahead = commands.add_parser("warm", help=warm.__doc__)
+    ahead.add_argument("ops", nargs="*", help="ops to compile (default: all)")
+    ahead.add_argument("--dtypes", nargs="*", default=["float32"])
+    ahead.add_argument("--target", help="cpu or cuda")
+    ahead.set_defaults(run=warm)
+    arguments = parser.parse_args(given)
+    return arguments.run(arguments) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Pass: a product with bias and the activation behind it become one node, y = f(x w + b) (vertical fusion)."""
+from engine.graph.graph import Node
+from engine.kernels.activation import Activation
+
+
+def fuse_dense(graph, training):
+    """A graph in which each dense node takes in the activation that alone uses its output.
+
+    In training only activations whose derivative is a function of y are taken in: the others need x w + b again.
+    """
+    users = {}
+    for node in graph.nodes:
+        for value in node.inputs:
+            users.setdefault(value, []).append(node)
+    kept = set(graph.outputs.values())
+    skip, nodes = set(), []
+    for node in graph.nodes:
+        if node in skip:
+            continue
+        if node.op.name == "dense" and node.attributes["activation"] is None and node.outputs[0] not in kept:
+            using = users.get(node.outputs[0], [])
+            found = _activation(using[0], training) if len(using) == 1 else None
+            if found is not None:
+                skip.add(using[0])
+                node = Node(node.op, node.inputs, using[0].outputs, {**node.attributes, "activation": found}, node.label)
+        nodes.append(node)
+    return graph.with_nodes(nodes)
+
+
+def _activation(node, training):
+    """The activation that a node applies, when it may be taken in."""
+    found = getattr(node.op, "activation", None)
+    if not isinstance(found, Activation):
+        return None
+    return found if not training or found.slope_of == "y" or found.slope is None else None
+
+

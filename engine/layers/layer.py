@@ -1,0 +1,82 @@
+"""What every layer is: a shape rule, a list of weights, and the nodes that it adds.
+
+A layer of one's own, in a script or a notebook cell:
+
+    class Scale(engine.Layer):
+        def weights(self, shape):
+            return [Weight("scale", shape[-1:], "ones")]
+
+        def nodes(self, graph, x, weights, context):
+            return graph.add("mul", x, weights["scale"])
+"""
+from dataclasses import dataclass
+
+from engine import initializers
+from engine.errors import ShapeError
+from engine.registry import Configured, Registry
+
+LAYERS = Registry("layer")
+
+
+class Weight:
+    """An array that a layer owns. trainable: gradients are taken and the optimiser changes it."""
+
+    def __init__(self, name, shape, initializer="zeros", trainable=True):
+        self.name, self.shape, self.trainable = name, tuple(shape), trainable
+        self.initializer = initializers.get(initializer)
+
+
+@dataclass
+class Context:
+    """What a layer may need to know of the graph that it adds to.
+
+    training   True in a training step: dropout drops, batch norm normalises by the batch
+    call       call(layer, x) adds the nodes of a layer inside a composite layer and returns its output
+    counter    int64 value [seed, step] for random numbers, or None when not training
+    streams    gives a new number for each use of random numbers
+    """
+    training: bool
+    call: object = None
+    counter: object = None
+    streams: object = None
+
+
+class Layer(Configured):
+    """Base of all layers.
+
+    name        None: `dense`, `dense_1`, ... by class and order
+    trainable   False freezes the layer's weights
+    """
+
+    def __init__(self, name=None, trainable=True):
+        self.name, self.trainable = name, trainable
+
+    def output_shape(self, shape):
+        """The shape of one output sample for one input sample (no batch axis); refuses what does not fit."""
+        return shape
+
+    def weights(self, shape):
+        """The layer's weights, in the order of `get_weights`."""
+        return []
+
+    def nodes(self, graph, x, weights, context):
+        """Adds the layer's nodes; x is (n, *shape), `weights` maps names to values. Returns the output value."""
+        raise NotImplementedError(f"{type(self).__name__}: a layer needs a method nodes(graph, x, weights, context)")
+
+    def sublayers(self, shape):
+        """The layers inside a composite layer, in order: pairs (layer, shape of its input sample)."""
+        return []
+
+    def refuse(self, expected, got, hint=""):
+        """Raises the standard sentence with the layer's name."""
+        raise ShapeError(f"{self.name}: expected x of shape {expected}, got {_batch(got)}"
+                         + (f"; {hint}" if hint else ""))
+
+
+def _batch(shape):
+    return f"(n{''.join(f', {s}' for s in shape)}{')' if shape else ',)'}"
+
+
+def register(cls):
+    """Decorator: makes a layer loadable by name."""
+    return LAYERS.add(cls)

@@ -1,0 +1,196 @@
+"""From a network, a loss and an optimiser to graphs: a training step, an evaluation step, a prediction.
+
+A step over a data set gathers its own batch on the target and counts its own steps, so that many steps run without
+Python in between.
+"""
+import numpy as np
+
+from engine.graph import Graph, gradients
+from engine.graph.fuse_dense import fuse_dense
+from engine.runtime import Plan
+
+
+class Batches:
+    """Host arrays of a data set placed on a target, and the small arrays that lead a step through an epoch.
+
+    x (N, ...), y (N, ...), weights (N,): one weight for each sample.
+    """
+
+    def __init__(self, target, x, y, weights, size):
+        self.target, self.count, self.size = target, len(x), min(size, len(x))
+        self.steps, self.tail = self.count // self.size, self.count % self.size
+        self.arrays = {"data_x": target.place(x), "data_y": target.place(y), "data_weights": target.place(weights)}
+
+    def rounds(self, size):
+        """Steps of an epoch with batches of this size: all whole batches, or the one rest."""
+        return self.steps if size == self.size else 1
+
+
+def _weights(graph, state):
+    """The network's weights as values; trained ones are parts of the flat value `parameters`."""
+    flat = graph.parameter("parameters", (state.size,), state.dtype)
+    values = {}
+    for owned in state.network.weights:
+        values[owned.name] = graph.parameter(owned.name, owned.weight.shape, state.dtype, owned.trainable)
+        if owned.trainable:
+            graph.place(values[owned.name], flat, state.offsets[owned.name][0])
+    return flat, values
+
+
+def _inputs(graph, state, size, data, y_shape, y_dtype):
+    """(x, y, weights, position): feeds of one batch, or gathered from the data set's feeds."""
+    shape = state.network.shape
+    specs = {"x": (shape, state.dtype), "y": (y_shape, y_dtype), "weights": ((), state.dtype)}
+    if data is None:
+        return (*(graph.feed(name, (size, *s), d) for name, (s, d) in specs.items()), None)
+    feeds = {name: graph.feed(f"data_{name}", (data.count, *s), d) for name, (s, d) in specs.items()}
+    order = graph.feed("order", (data.rounds(size) * size,), np.int64)
+    position = graph.state("position", (1,), np.int64)
+    with graph.scope("batch"):
+        return (*(graph.add("take_batch", value, order, position, size=size) for value in feeds.values()), position)
+
+
+def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimizer=None, training=None):
+    """The graph of one step: forward, loss, metrics and, with an optimiser, backward and update.
+
+    training    normalisation and dropout as in training (default: when there is an optimiser)
+    outputs     "prediction", "loss"; totals are the states "total.loss", "total.<metric>"
+    """
+    training = optimizer is not None if training is None else training
+    graph = Graph()
+    counter = graph.state("counter", (2,), np.int64)
+    flat, values = _weights(graph, state)
+    x, y, weights, position = _inputs(graph, state, size, data, y_shape, y_dtype)
+    prediction, layers = state.network.add_to(graph, x, values, training, counter if training else None)
+    with graph.scope("loss"):
+        value = loss.nodes(graph, prediction, y, weights)
+    _count(graph, loss, metrics, prediction, y, value, size, state.network.output_shape)
+    graph.outputs.update(prediction=prediction, loss=value)
+    if training:
+        graph = fuse_dense(graph, training=True)
+        _backward(graph, state, value, values)
+    else:
+        graph = fuse_dense(graph, training=False)
+    if optimizer is not None:
+        _update(graph, state, optimizer, flat, counter, position, data, size)
+    if position is not None:
+        graph.add("advance", position)
+    return graph
+
+
+def _count(graph, loss, metrics, prediction, y, value, size, output_shape):
+    with graph.scope("metrics"):
+        total = graph.state("total.loss", (), np.float64)
+        graph.add("accumulate", total, value, weight=float(size))
+        for metric in metrics:
+            total = graph.state(f"total.{metric.label}", metric.shape(output_shape), metric.dtype)
+            metric.nodes(graph, prediction, y, total)
+
+
+def _backward(graph, state, loss, values):
+    """Gradients of all trained weights, written straight into their places in the flat value `gradients`."""
+    trained = [values[name] for name in state.offsets]
+    one = graph.constant(np.ones((), state.dtype), "one")
+    found = gradients(graph, {loss: one}, trained)
+    flat = graph.state("gradients", (state.size,), state.dtype)
+    for value, gradient in zip(trained, found):
+        if gradient is None:
+            continue                         # its place keeps the zeros it was made with
+        if gradient.kind != "computed" or gradient in graph.parts:
+            gradient = graph.add("identity", gradient)
+        graph.place(gradient, flat, state.offsets[value.name][0])
+
+
+def _update(graph, state, optimizer, flat, counter, position, data, size):
+    with graph.scope("update"):
+        states = [graph.state(f"optimizer.{n}", (state.size,), state.dtype) for n in optimizer.states]
+        if data is None:
+            rate = graph.feed("rate", (1,), np.float64)
+        else:
+            rate = graph.add("pick", graph.feed("rates", (data.rounds(size),), np.float64), position)
+        optimizer.nodes(graph, flat, graph.values["gradients"], states, rate, counter)
+        graph.add("advance", counter)
+
+
+def predict_graph(state, size, keep_layers=False):
+    """The graph of inference; outputs "prediction" and, with keep_layers, each layer's output by name."""
+    graph = Graph()
+    _, values = _weights(graph, state)
+    x = graph.feed("x", (size, *state.network.shape), state.dtype)
+    prediction, layers = state.network.add_to(graph, x, values, False)
+    graph.outputs["prediction"] = prediction
+    if keep_layers:
+        graph.outputs.update(layers)
+    return fuse_dense(graph, training=False)
+
+
+def plan_of(graph, state, extra=None):
+    """The plan of a graph, bound to the model's arrays and to `extra`."""
+    bound = {**state.arrays, **(extra or {})}
+    return Plan(graph, state.target, {n: a for n, a in bound.items() if n in graph.values})
+
+
+class Epoch:
+    """Plans that go once through a data set: whole batches, and the rest that does not fill one.
+
+    run(order, rates, between)   one epoch; `between(done)` is called after every piece with the batches done
+    totals()                     {name: host array}, the sums over the epoch
+    """
+
+    def __init__(self, state, loss, metrics, data, y_shape, y_dtype, optimizer=None):
+        self.state, self.data, self.loss, self.metrics = state, data, loss, metrics
+        self._totals = {"total.loss": state.new((), np.float64)}
+        for metric in metrics:
+            self._totals[f"total.{metric.label}"] = state.new(metric.shape(state.network.output_shape), metric.dtype)
+        if optimizer is not None:
+            state.optimizer_states(optimizer)
+        self.plans = []
+        for size in [data.size] + ([data.tail] if data.tail else []):
+            graph = step_graph(state, loss, metrics, size, y_shape, y_dtype, data, optimizer)
+            self.plans.append(plan_of(graph, state, {**data.arrays, **self._totals}))
+        self._seconds = None                 # of one step, measured
+
+    @property
+    def steps(self):
+        return self.data.steps + (1 if self.data.tail else 0)
+
+    def start(self, order, rates=None):
+        """Zeroes the totals and hands over the order of the samples and the learning rate of each step."""
+        target, whole = self.state.target, self.data.steps * self.data.size
+        for array in self._totals.values():
+            target.fill(array, np.zeros(array.shape, array.dtype))
+        for plan, part in zip(self.plans, (order[:whole], order[whole:])):
+            plan.feed("order", part)
+            plan.feed("position", np.zeros(1, np.int64))
+        if rates is not None:
+            self.plans[0].feed("rates", rates[:self.data.steps])
+            if self.data.tail:
+                self.plans[1].feed("rates", rates[-1:])
+
+    def pieces(self, seconds):
+        """Runs the epoch in pieces of about so many seconds (0: one step each); yields the steps done so far."""
+        import time
+        done = 0
+        while done < self.data.steps:
+            count = 1 if not self._seconds or not seconds else max(1, int(seconds / self._seconds))
+            count = min(count, self.data.steps - done)
+            started = time.perf_counter()
+            self.plans[0].run(count)
+            self._seconds = (time.perf_counter() - started) / count
+            done += count
+            yield done
+        if self.data.tail:
+            self.plans[1].run()
+            yield done + 1
+
+    def results(self):
+        """{"loss": ..., metric: ...} of what was run since `start`."""
+        count = self.data.count
+        found = {"loss": float(self.state.target.fetch(self._totals["total.loss"])) / count}
+        for metric in self.metrics:
+            found[metric.label] = metric.result(self.state.target.fetch(self._totals[f"total.{metric.label}"]), count)
+        return found
+
+    def last_loss(self, batch):
+        """The loss of the step just run."""
+        return float(self.plans[0 if batch < self.data.steps else 1].fetch("loss"))
