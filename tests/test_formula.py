@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numba import config
 
-from engine.kernels.activation import activation
 from engine.errors import EngineError
+from engine.kernels.activation import activation
 from engine.kernels.formula import Formula
 from engine.kernels.op import Op
 

@@ -57,7 +57,7 @@ def test_op_agrees_with_its_reference(name, target, dtype):
         assert len(got) == len(want)
         for place, (g, w) in enumerate(zip(got, want)):
             terms = op.terms(*given, **attributes)
-            check(f"{name} sample {number} output {place}", g, np.asarray(w), dtype, terms)
+            check(f"{name} sample {number} output {place}", g, np.asarray(w), attributes.get("dtype", dtype), terms)
         for before, after in zip(kept, placed):
             np.testing.assert_array_equal(before, target.fetch(after), err_msg=f"{name} changed its input")
         count += 1
@@ -84,13 +84,14 @@ def numeric_gradient(op, inputs, attributes, weights, which):
 def test_gradient_agrees_with_central_differences(name):
     op, rng, count = TABLE[name], np.random.default_rng(3), 0
     for number, inputs, attributes in samples(op):
-        if sum(np.asarray(a).size for a in inputs) > 300 or any(np.abs(a).max(initial=0) > 50 for a in inputs):
+        if sum(np.asarray(a).size for a in inputs) > 300 or not all(
+                np.abs(a).max(initial=0) <= 50 for a in inputs if np.asarray(a).dtype.kind == "f"):
             continue
         inputs = [np.asarray(a) for a in inputs]
         g = Graph()
         values = [g.feed(f"in{i}", a.shape, a.dtype) for i, a in enumerate(inputs)]
         outs = as_tuple(g.add(op, *values, **attributes))
-        floating = [o for o in outs if o.dtype.kind == "f"]
+        floating = [o for i, o in enumerate(outs) if o.dtype.kind == "f" and i not in op.byproducts]
         weights = {o: rng.standard_normal(o.shape) for o in floating}
         seeds = {o: g.constant(w) for o, w in weights.items()}
         wrt = [v for v in values if v.dtype.kind == "f"]

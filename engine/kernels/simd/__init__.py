@@ -1,0 +1,57 @@
+"""Register tiles as Numba types: the words in which CPU kernels are written. The only package that emits LLVM.
+
+A `Tile` is a small matrix that lives in vector registers. A microkernel is then a loop over k in ordinary Numba:
+
+    from numba import njit
+    from engine.kernels.simd import *
+
+    @njit
+    def corner(a, b, c):                                  # c[:6, :one vector] = a[:6] @ b, C-contiguous float32
+        acc = tile(6, 1, pointer(c))
+        for k in range(a.shape[1]):
+            acc = outer_fma(acc, pointer(a) + k, a.shape[1], pointer(b) + k * b.shape[1])
+        tile_store(acc, pointer(c), c.shape[1])
+
+Pointers are typed and count elements; nothing checks them, except with NUMBA_DISABLE_JIT=1, where every word is plain
+Python (`plain.py`, also the place to look up what a word means) and a wrong address is an IndexError.
+
+| word | meaning |
+|---|---|
+| `pointer(array)`, `p + n`, `p[n]` | the address of an array's first element, moved, read, written |
+| `tile(rows, vectors, like)` | zeros; rows and vectors are literals, the dtype is that of the pointer `like` |
+| `square_tile(like)`, `lanes_of(like)` | lanes x lanes zeros; values in one vector |
+| `broadcast(t, x)` | a tile like t, x everywhere |
+| `tile_load(t, p, ld[, columns])` | a tile like t from p[i * ld + j]; zeros from column `columns` on |
+| `tile_store(t, p, ld[, columns])` | the reverse; nothing is touched from column `columns` on |
+| `prefetch(t, p, ld, rows)` | asks for the cache lines of the first rows of a tile like t |
+| `outer_fma(t, a, a_row, b[, columns])` | t[i, j] + a[i * a_row] * b[j] |
+| `tile_fma(t, x, y)`, `+ - * /`, `tile_max(x, y)` | value by value, of tiles of one shape |
+| `row_sum(t)`, `row_max(t)` | each row's sum or maximum, in every column of it |
+| `column_sum(t)` | a tile of one row |
+| `transpose(t)` | of a square tile |
+| `tile_map(t, f)`, `tile_map2(t, f, u)` | f(t[i, j]), f(t[i, j], u[i, j]): any njit function of numbers, a `Formula` |
+| `by_rows(f, rows, least, arguments)` | f(rows, *arguments), rows a literal inside f: one variant for each of `HEIGHTS` >= least |
+| `next_panels(rows)` | (height, count): the next panels when so many rows remain |
+
+For a 1-D pass a tile has one row: `tile(1, 4, p)` is four vectors side by side. `ROWS` x 2 vectors is the tile that
+fills the registers (`host.py`).
+"""
+from numba import config
+
+from engine.kernels.simd.host import HEIGHTS, ROWS, VECTOR_BYTES, VECTORS, cache_bytes, lanes
+from engine.kernels.simd.variants import next_panels
+
+if config.DISABLE_JIT:
+    from engine.kernels.simd.plain import (
+        broadcast, by_rows, column_sum, lanes_of, outer_fma, pointer, prefetch, row_max, row_sum, square_tile, tile,
+        tile_fma, tile_load, tile_map, tile_map2, tile_max, tile_store, transpose)
+else:
+    from engine.kernels.simd.arithmetic import (
+        column_sum, outer_fma, row_max, row_sum, tile_fma, tile_map, tile_map2, tile_max, transpose)
+    from engine.kernels.simd.memory import (
+        broadcast, lanes_of, pointer, prefetch, square_tile, tile, tile_load, tile_store)
+    from engine.kernels.simd.variants import by_rows
+
+__all__ = ["HEIGHTS", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes", "column_sum", "lanes", "lanes_of",
+           "next_panels", "outer_fma", "pointer", "prefetch", "row_max", "row_sum", "square_tile", "tile", "tile_fma", "tile_load",
+           "tile_map", "tile_map2", "tile_max", "tile_store", "transpose"]

@@ -1,0 +1,194 @@
+"""Arithmetic on tiles: multiply-adds, operators, sums and maxima, transpose, and any scalar function on every value."""
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+from engine.kernels.simd.host import VECTOR_BYTES
+from engine.kernels.simd.tile_type import I32, I64, Tile, edge_masks, edge_type, load, multiply_add, row_pointers, splat
+
+@intrinsic
+def outer_fma(typing, acc, a, a_row, b, columns=None):
+    """acc[i, :] += a[i * a_row] * b[:], one step of a matrix product; with `columns`, only b[:columns] is read."""
+    def codegen(context, builder, sig, args):
+        values, row = acc.unpack(builder, args[0]), Tile(1, acc.vectors, acc.dtype)
+        masks = edge_masks(builder, acc, columns, args[4])
+        of_b = [load(builder, acc, place, mask) for place, mask in zip(row.addresses(builder, args[3], I64(0)), masks)]
+        for i, place in enumerate(row_pointers(builder, args[1], args[2], acc.rows)):
+            x = splat(builder, builder.load(place), acc.lanes)
+            for v, y in enumerate(of_b, i * acc.vectors):
+                values[v] = multiply_add(builder, acc, x, y, values[v])
+        return acc.pack(builder, values)
+    return acc(acc, a, types.int64, b, edge_type(columns)), codegen
+
+
+@intrinsic
+def tile_fma(typing, acc, x, y):
+    """acc + x * y, value by value, of three tiles of one shape."""
+    def codegen(context, builder, sig, args):
+        z, x_, y_ = (acc.unpack(builder, a) for a in args)
+        return acc.pack(builder, [multiply_add(builder, acc, *three) for three in zip(x_, y_, z)])
+    if x == acc and y == acc:
+        return acc(acc, x, y), codegen
+
+
+def _by_vector(operation):
+    """An intrinsic that applies operation(builder, vector, vector) to two tiles of one shape."""
+    def definition(typing, x, y):
+        def codegen(context, builder, sig, args):
+            pairs = zip(x.unpack(builder, args[0]), x.unpack(builder, args[1]))
+            return x.pack(builder, [operation(builder, *pair) for pair in pairs])
+        if isinstance(x, Tile) and x == y:
+            return x(x, y), codegen
+    return intrinsic(definition)
+
+
+def _larger(builder, x, y):
+    """Where x is NaN the comparison is false and y is taken; so the second one is checked first."""
+    keep_x = builder.or_(builder.fcmp_ordered(">", x, y), builder.fcmp_unordered("uno", x, x))
+    return builder.select(keep_x, x, y)
+
+
+_add = _by_vector(lambda builder, x, y: builder.fadd(x, y))
+_subtract = _by_vector(lambda builder, x, y: builder.fsub(x, y))
+_multiply = _by_vector(lambda builder, x, y: builder.fmul(x, y))
+_divide = _by_vector(lambda builder, x, y: builder.fdiv(x, y))
+tile_max = _by_vector(_larger)
+tile_max.__doc__ = "The larger of two tiles, value by value; NaN where one of them is."
+
+
+def _operator(symbol, of_tiles):
+    @overload(symbol)
+    def on_tiles(x, y):
+        if isinstance(x, Tile) and x == y:
+            return lambda x, y: of_tiles(x, y)
+
+
+for _symbol, _of_tiles in ((operator.add, _add), (operator.sub, _subtract), (operator.mul, _multiply),
+                           (operator.truediv, _divide)):
+    _operator(_symbol, _of_tiles)
+
+
+def _row_reduction(combine):
+    """A tile whose every column holds the row's combined value. The order is that of a fixed tree: the vectors of a
+    row first, then halves of a vector, so that the bits depend on the tile's shape only."""
+    def definition(typing, acc):
+        def codegen(context, builder, sig, args):
+            values, out = acc.unpack(builder, args[0]), []
+            for row in range(acc.rows):
+                total = values[row * acc.vectors]
+                for v in range(1, acc.vectors):
+                    total = combine(builder, total, values[row * acc.vectors + v])
+                half = acc.lanes // 2
+                while half:
+                    other = ir.Constant(ir.VectorType(I32, acc.lanes), [lane ^ half for lane in range(acc.lanes)])
+                    total = combine(builder, total, builder.shuffle_vector(total, total, other))
+                    half //= 2
+                out += [total] * acc.vectors
+            return acc.pack(builder, out)
+        return acc(acc), codegen
+    return intrinsic(definition)
+
+
+row_sum = _row_reduction(lambda builder, x, y: builder.fadd(x, y))
+row_sum.__doc__ = "A tile whose every column holds the sum of its row: `tile_store(row_sum(t), p, ld, 1)` keeps one."
+row_max = _row_reduction(_larger)
+row_max.__doc__ = "A tile whose every column holds the maximum of its row (NaN if there is one)."
+
+
+@intrinsic
+def column_sum(typing, acc):
+    """A tile of one row: the sums of the columns, rows added in pairs, pairs of pairs and so on."""
+    out = Tile(1, acc.vectors, acc.dtype)
+
+    def codegen(context, builder, sig, args):
+        values, sums = acc.unpack(builder, args[0]), []
+        for v in range(acc.vectors):
+            column = values[v::acc.vectors]
+            while len(column) > 1:
+                pairs = [builder.fadd(x, y) for x, y in zip(column[::2], column[1::2])]
+                column = pairs + column[len(column) // 2 * 2:]
+            sums += column
+        return out.pack(builder, sums)
+    return out(acc), codegen
+
+
+@intrinsic
+def transpose(typing, acc):
+    """A square tile (`square_tile`) with rows and columns exchanged, by log2(lanes) rounds of interleaving."""
+    def codegen(context, builder, sig, args):
+        n, rows = acc.lanes, acc.unpack(builder, args[0])
+        low, high = (ir.Constant(ir.VectorType(I32, n), [half * n // 2 + i // 2 + i % 2 * n for i in range(n)])
+                     for half in (0, 1))
+        for _ in range(n.bit_length() - 1):
+            rows = [builder.shuffle_vector(x, y, mask)
+                    for x, y in zip(rows[:n // 2], rows[n // 2:]) for mask in (low, high)]
+        return acc.pack(builder, rows)
+    if acc.vectors == 1 and acc.rows == acc.lanes:
+        return acc(acc), codegen
+
+
+def _map(context, builder, tile, function, arguments):
+    """function(*values) for every place of the tiles: a loop over copies on the stack (they stay in L1), which LLVM
+    inlines the function into and vectorises. The loop is a function of its own, shared by all tiles of the caller's
+    module: a kernel has many variants of a tile, and the formula is the long part of their code."""
+    scalar = types.float32 if tile.dtype == types.float32 else types.float64
+    value = tile.vec.element
+    result = function.dispatcher.get_compile_result(
+        function.get_call_type(context.typing_context, (scalar,) * len(arguments), {}))
+    context.active_code_library.add_linking_library(result.library)
+    loop = _map_loop(context, builder.module, value, result, len(arguments))
+    copies = []
+    for argument in arguments:
+        copy = cgutils.alloca_once(builder, argument.type)
+        copy.align = VECTOR_BYTES
+        builder.store(argument, copy)
+        copies.append(builder.bitcast(copy, value.as_pointer()))
+    builder.call(loop, copies + [I64(tile.size)])
+    return builder.load(builder.bitcast(copies[0], ir.ArrayType(tile.vec, tile.rows * tile.vectors).as_pointer()))
+
+
+def _map_loop(context, module, value, result, count):
+    """void loop(x*, ..., n): x[i] = function(x[i], ...) for i < n."""
+    name = f"map.{result.fndesc.mangled_name}"
+    if name in module.globals:
+        return module.globals[name]
+    loop = ir.Function(module, ir.FunctionType(ir.VoidType(), [value.as_pointer()] * count + [I64]), name)
+    loop.linkage = "internal"
+    loop.attributes.add("noinline")
+    for argument in loop.args[:count]:
+        argument.add_attribute("noalias")
+    builder = ir.IRBuilder(loop.append_basic_block())
+    callee = context.declare_function(module, result.fndesc)
+    with cgutils.for_range(builder, loop.args[count]) as places:
+        pointers = [builder.gep(argument, [places.index]) for argument in loop.args[:count]]
+        _, out = context.call_conv.call_function(builder, callee, result.signature.return_type, result.signature.args,
+                                                 [builder.load(p) for p in pointers])
+        out = context.cast(builder, out, result.signature.return_type,
+                           types.float32 if isinstance(value, ir.FloatType) else types.float64)
+        builder.store(out, pointers[0])
+    builder.ret_void()
+    return loop
+
+
+@intrinsic
+def tile_map(typing, acc, f):
+    """f(x) of every value; f is an njit function of one number or a `Formula`."""
+    f.get_call_type(typing, (acc.dtype,), {})
+
+    def codegen(context, builder, sig, args):
+        return _map(context, builder, acc, f, args[:1])
+    return acc(acc, f), codegen
+
+
+@intrinsic
+def tile_map2(typing, acc, f, other):
+    """f(x, y) of every two values of `acc` and `other`; f is an njit function of two numbers or a `Formula`."""
+    f.get_call_type(typing, (acc.dtype, acc.dtype), {})
+
+    def codegen(context, builder, sig, args):
+        return _map(context, builder, acc, f, [args[0], args[2]])
+    if other == acc:
+        return acc(acc, f, other), codegen

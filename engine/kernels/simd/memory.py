@@ -1,0 +1,101 @@
+"""Tiles and memory: typed pointers, zero tiles, loads and stores with masked edges, prefetch.
+
+Each `@intrinsic` is a function to call inside `@njit` code; the arguments after `typing` are the ones it takes there.
+"""
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+from engine.kernels.simd.host import VECTOR_BYTES
+from engine.kernels.simd.tile_type import BYTE, I32, I64, Tile, edge_masks, edge_type, llvm, load, splat, store
+
+
+@intrinsic
+def pointer(typing, array):
+    """Pointer to an array's first element. `p + n` moves it by n elements; `p[n]` reads and writes."""
+    def codegen(context, builder, sig, args):
+        return context.make_array(sig.args[0])(context, builder, args[0]).data
+    return types.CPointer(array.dtype)(array), codegen
+
+
+@intrinsic
+def _moved(typing, p, n):
+    return p(p, types.int64), lambda context, builder, sig, args: builder.gep(args[0], [args[1]])
+
+
+@overload(operator.iadd)
+@overload(operator.add)
+def _pointer_add(p, n):
+    if isinstance(p, types.CPointer) and isinstance(n, types.Integer):
+        return lambda p, n: _moved(p, n)
+
+
+@intrinsic
+def lanes_of(typing, like):
+    """Values of the pointer's (or tile's) dtype in one vector."""
+    return types.int64(like), lambda context, builder, sig, args: I64(VECTOR_BYTES * 8 // like.dtype.bitwidth)
+
+
+def _zeros(tile, *arguments):
+    return tile(*arguments), lambda context, builder, sig, args: ir.Constant(context.get_value_type(tile), None)
+
+
+@intrinsic(prefer_literal=True)
+def tile(typing, rows, vectors, like):
+    """A tile of zeros; rows and vectors are literals, the dtype is that of the pointer `like`."""
+    if isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral):
+        return _zeros(Tile(rows.literal_value, vectors.literal_value, like.dtype), rows, vectors, like)
+
+
+@intrinsic
+def square_tile(typing, like):
+    """A tile of zeros with as many rows as one vector has lanes, for `transpose`."""
+    return _zeros(Tile(VECTOR_BYTES * 8 // like.dtype.bitwidth, 1, like.dtype), like)
+
+
+@intrinsic
+def broadcast(typing, like, x):
+    """A tile like `like` with the scalar x everywhere."""
+    def codegen(context, builder, sig, args):
+        return like.pack(builder, [splat(builder, args[1], like.lanes)] * (like.rows * like.vectors))
+    return like(like, like.dtype), codegen
+
+
+@intrinsic
+def tile_load(typing, like, p, ld, columns=None):
+    """A tile like `like` from p[i * ld + j] (ld = 0 repeats one row: a bias). With `columns`, only columns before
+    that are read and the others are zero; without, whole rows are read."""
+    def codegen(context, builder, sig, args):
+        masks = edge_masks(builder, like, columns, args[3])
+        places = like.addresses(builder, args[1], args[2])
+        return like.pack(builder, [load(builder, like, place, masks[i % like.vectors])
+                                   for i, place in enumerate(places)])
+    return like(like, p, types.int64, edge_type(columns)), codegen
+
+
+@intrinsic
+def tile_store(typing, acc, p, ld, columns=None):
+    """p[i * ld + j] = acc[i, j]; with `columns`, only for columns before that."""
+    def codegen(context, builder, sig, args):
+        masks = edge_masks(builder, acc, columns, args[3])
+        places = acc.addresses(builder, args[1], args[2])
+        for i, vector in enumerate(acc.unpack(builder, args[0])):
+            store(builder, acc, vector, places[i], masks[i % acc.vectors])
+        return context.get_dummy_value()
+    return types.void(acc, p, types.int64, edge_type(columns)), codegen
+
+
+@intrinsic(prefer_literal=True)
+def prefetch(typing, like, p, ld, rows):
+    """Asks for the cache lines of the first `rows` rows (a literal, at most all) of a tile like `like` at p.
+    The address need not be valid."""
+    def codegen(context, builder, sig, args):
+        part = Tile(min(rows.literal_value, like.rows), like.vectors, like.dtype)
+        for place in part.addresses(builder, args[1], args[2]):
+            place = builder.bitcast(place, BYTE.as_pointer())
+            llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [place, I32(0), I32(3), I32(1)])   # read, keep, data
+        return context.get_dummy_value()
+    if isinstance(rows, types.IntegerLiteral):
+        return types.void(like, p, types.int64, rows), codegen

@@ -1,0 +1,1 @@
+"""Benchmarks against the libraries that people would pick instead: `python -m tools.bench SUITE`."""

@@ -1,0 +1,33 @@
+"""`python -m tools.bench SUITE [--threads 1 2] [--only TEXT] [--json FILE]`"""
+import argparse
+import importlib
+import json
+import pathlib
+
+from tools.bench.timing import machine
+
+SUITES = sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py")
+                if p.stem not in ("__init__", "__main__", "timing"))
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    parser.add_argument("suites", nargs="+", choices=SUITES)
+    parser.add_argument("--threads", type=int, nargs="*", default=None, help="default: 1 and all")
+    parser.add_argument("--only", help="only rows whose name has this text")
+    parser.add_argument("--json", help="file for the rows")
+    arguments = parser.parse_args()
+    import engine
+    from engine import threads
+    found = {}
+    for count in arguments.threads or sorted({1, threads.get()}):
+        threads.set(count)
+        print(machine(count), f"engine {engine.__version__}")
+        for suite in arguments.suites:
+            found[f"{suite} {count}"] = importlib.import_module(f"tools.bench.{suite}").run(count, arguments.only)
+    if arguments.json:
+        pathlib.Path(arguments.json).write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

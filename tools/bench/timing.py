@@ -1,0 +1,72 @@
+"""Fair timing on a shared machine: sides in turn (A B A B), medians and best, a pause before each side."""
+import os
+import platform
+import statistics
+import time
+
+PAUSE = 0.02                                 # seconds: another runtime's threads spin for a while after their work
+
+
+def race(sides, rounds=9, seconds=0.02):
+    """Times callables in turn.
+
+    sides    name -> callable that does one unit of work
+    rounds   turns of each side
+    seconds  how long one turn of a side should last at least
+    returns  name -> sorted list of seconds for one unit, one for each turn
+    """
+    repeats = {}
+    for name, work in sides.items():
+        work()
+        started = time.perf_counter()
+        work()
+        once = time.perf_counter() - started
+        repeats[name] = max(1, int(seconds / max(once, 1e-9)))
+    times = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, work in sides.items():
+            time.sleep(PAUSE)
+            work()                           # wakes this side's threads and warms its caches
+            started = time.perf_counter()
+            for _ in range(repeats[name]):
+                work()
+            times[name].append((time.perf_counter() - started) / repeats[name])
+    return {name: sorted(taken) for name, taken in times.items()}
+
+
+def median(times):
+    return statistics.median(times)
+
+
+def best_of(times, names):
+    """The name, among `names`, with the smallest median."""
+    return min(names, key=lambda n: median(times[n]))
+
+
+def machine(threads):
+    """One line that says what was measured on what."""
+    import numba
+    import numpy
+    from numba.core.registry import cpu_target
+    _, processor, _ = cpu_target.target_context.codegen().magic_tuple()
+    versions = [f"Python {platform.python_version()}", f"numba {numba.__version__}", f"numpy {numpy.__version__}"]
+    for module in ("torch", "jax", "sklearn", "onnxruntime", "scipy"):
+        try:
+            versions.append(f"{module} {__import__(module).__version__}")
+        except ImportError:
+            versions.append(f"no {module}")
+    return f"{processor}, {os.cpu_count()} cores, {threads} threads; {', '.join(versions)}"
+
+
+def table(title, header, rows):
+    """Prints rows of text under a header, columns aligned."""
+    widths = [max(len(str(r[i])) for r in [header, *rows]) for i in range(len(header))]
+    print(f"\n{title}")
+    for row in [header, ["-" * w for w in widths], *rows]:
+        cells = [f"{str(cell):>{w}}" if i else f"{str(cell):<{w}}" for i, (cell, w) in enumerate(zip(row, widths))]
+        print("  ".join(cells), flush=True)
+
+
+def geometric_mean(values):
+    values = list(values)
+    return statistics.geometric_mean(values) if values else float("nan")
