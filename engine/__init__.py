@@ -1,1 +1,34 @@
-"""A neural-network engine whose every kernel is Python that a person can read, change and trust."""
+"""A neural-network engine whose every kernel is Python that a person can read, change and trust.
+
+    import engine
+    from engine import Dense, Sequential
+    model = Sequential([Dense(64, activation="relu"), Dense(10)])
+    model.compile(optimizer=engine.optimizers.Adam(1e-3), loss="cross_entropy", metrics=["accuracy"])
+    history = model.fit(x, y, epochs=5, batch_size=32, validation_data=(xv, yv))
+"""
+from engine import (
+    callbacks,
+    data,
+    errors,
+    initializers,
+    kernels,
+    layers,
+    losses,
+    metrics,
+    optimizers,
+    schedules,
+    target,
+)
+from engine.kernels.activation import activation
+from engine.kernels.entry import threads
+from engine.kernels.op import Op
+from engine.layers import *  # noqa: F403
+from engine.layers import __all__ as _layers
+from engine.layers.activations import add_activation
+from engine.model import Sequential, load
+from engine.state import seed
+from engine.version import __version__
+
+__all__ = ["Op", "Sequential", "activation", "add_activation", "callbacks", "data", "errors", "initializers", "kernels",
+           "layers", "load", "losses", "metrics", "optimizers", "schedules", "seed", "target", "threads",
+           *(name for name in _layers if name[0].isupper())]

@@ -17,15 +17,16 @@ def check_x(x, model, caller):
     if tuple(x.shape[1:]) != expected:
         hint = "is a batch axis missing? x[None] adds one" if x.shape == expected else (
             "is a Flatten() missing before it?" if x.ndim > 2 and len(expected) == 1 else "")
-        raise ShapeError(f"{model.layers[0].name}: expected x of shape (n{''.join(f', {s}' for s in expected)}), got "
-                         f"{x.shape}" + (f"; {hint}" if hint else ""))
+        sizes = "".join(f", {s}" for s in expected)
+        raise ShapeError(f"{model.layers[0].name}: expected x of shape (n{sizes}), got {x.shape}"
+                         + (f"; {hint}" if hint else ""))
     x = np.ascontiguousarray(x, model.dtype)
     # the sum of all values is finite only if every value is: one fast pass, no temporary array
     if not np.isfinite(x.sum(dtype=np.float64)):
         bad = np.argwhere(~np.isfinite(x))
         if len(bad):
-            raise DataError(f"{caller}: x has {len(bad)} NaN or infinite values, the first at {tuple(bad[0].tolist())}; "
-                            f"clean the data (np.nan_to_num) or drop those samples")
+            raise DataError(f"{caller}: x has {len(bad)} NaN or infinite values, the first at "
+                            f"{tuple(bad[0].tolist())}; clean the data (np.nan_to_num) or drop those samples")
     return x
 
 
@@ -35,7 +36,8 @@ def sample_weights(y, sample_weight, class_weight, dtype, caller):
     if sample_weight is not None:
         given = np.asarray(sample_weight)
         if given.shape != (len(y),):
-            raise ShapeError(f"{caller}: expected sample_weight of shape ({len(y)},), one for each sample, got {given.shape}")
+            raise ShapeError(f"{caller}: expected sample_weight of shape ({len(y)},), one for each sample, got "
+                             f"{given.shape}")
         if not np.isfinite(given).all() or (given < 0).any():
             raise DataError(f"{caller}: expected sample_weight of finite numbers of at least 0")
         weights *= given.astype(dtype)
@@ -53,7 +55,8 @@ def take_validation(x, y, weights, share, data):
     """((x, y, weights) for training, data held out or None): the last `share` of the samples, as Keras does."""
     if data is not None:
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-            raise DataError(f"fit: expected validation_data as (x, y) or (x, y, sample_weight), got {type(data).__name__}")
+            raise DataError(f"fit: expected validation_data as (x, y) or (x, y, sample_weight), got "
+                            f"{type(data).__name__}")
         return (x, y, weights), (*data, *(None,) * (3 - len(data)))
     if not share:
         return (x, y, weights), None

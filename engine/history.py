@@ -22,7 +22,8 @@ class History:
         try:
             from matplotlib.figure import Figure
         except ImportError:
-            raise ImportError("History.plot: matplotlib is not installed; `pip install 'engine[plot]'` installs it") from None
+            raise ImportError("History.plot: matplotlib is not installed; pip install 'engine[plot]' does that"
+                              ) from None
         kinds = [k for k in self.history if not k.startswith("val_") and isinstance(self.history[k][0], float)]
         figure = Figure(figsize=(5 * len(kinds), 3.6), layout="constrained")
         for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds):

@@ -29,11 +29,13 @@ class Initializer(Configured):
 
 
 def _uniform(shape, dtype, counter, stream, low, high):
-    return TABLE["uniform"](counter, shape=tuple(shape), low=float(low), high=float(high), stream=stream, dtype=dtype)
+    return TABLE["uniform"](counter, shape=tuple(shape), low=float(low), high=float(high), stream=stream,
+                            dtype=np.dtype(dtype).name)
 
 
 def _normal(shape, dtype, counter, stream, mean, std):
-    return TABLE["normal"](counter, shape=tuple(shape), mean=float(mean), std=float(std), stream=stream, dtype=dtype)
+    return TABLE["normal"](counter, shape=tuple(shape), mean=float(mean), std=float(std), stream=stream,
+                            dtype=np.dtype(dtype).name)
 
 
 def fans(shape):

@@ -2,9 +2,11 @@
 import numpy as np
 
 from engine import callbacks as calls
-from engine import losses, optimizers, progress, saving, training
+from engine import losses
 from engine import metrics as measures
+from engine import optimizers, progress, saving
 from engine import target as targets
+from engine import training
 from engine.doors import check_x, sample_weights, take_validation
 from engine.errors import DataError, EngineError, FileError, ShapeError
 from engine.history import History
@@ -31,7 +33,7 @@ class Sequential:
         if dtype not in ("float32", "float64"):
             raise EngineError(f"Sequential: expected dtype float32 or float64, got {dtype!r}")
         self.name, self.dtype, self.layers = name, np.dtype(dtype), []
-        self.target = targets.choose(target)
+        self.target, self.seed = targets.choose(target), next_seed()
         self.network = self.state = self.optimizer = self.loss = None
         self.metrics, self.epoch, self.stop_training, self.history = [], 0, False, None
         self._plans, self._batch_size = {}, 32
@@ -44,7 +46,7 @@ class Sequential:
     def add(self, layer):
         """Appends a layer (before the model is built)."""
         if self.state is not None:
-            raise EngineError(f"{self.name}: cannot add a layer to a model that is already built; make a new Sequential")
+            raise EngineError(f"{self.name}: cannot add a layer to a model that is already built; make a new one")
         self.layers.append(layer)
         name_layers(self.layers)
 
@@ -54,11 +56,12 @@ class Sequential:
             return self
         shape = shape_of_input(self.layers) if input_shape is None else input_shape
         if not self.layers or shape is None:
-            raise EngineError(f"{self.name}: not built: {'it has no layers' if not self.layers else 'the shape of its input is not known'};"
-                              f" add an Input(shape) layer, call build(input_shape), or fit it")
+            reason = "the shape of its input is not known" if self.layers else "it has no layers"
+            raise EngineError(f"{self.name}: not built: {reason}; add an Input(shape) layer, call build(input_shape), "
+                              f"or fit it")
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         self.network = Network(self.layers, shape)
-        self.state = State(self.network, self.target, self.dtype, next_seed())
+        self.state = State(self.network, self.target, self.dtype, self.seed)
         return self
 
     def compile(self, optimizer="adam", loss="mean_squared", metrics=()):
@@ -199,12 +202,13 @@ class Sequential:
             raise ShapeError(f"set_weights: expected {len(names)} arrays ({', '.join(names)}), got {len(arrays)}")
         for owned, array in zip(self.network.weights, arrays):
             if tuple(np.shape(array)) != owned.weight.shape:
-                raise ShapeError(f"set_weights: {owned.name}: expected shape {owned.weight.shape}, got {np.shape(array)}")
+                raise ShapeError(f"set_weights: {owned.name}: expected shape {owned.weight.shape}, got "
+                                 f"{np.shape(array)}")
         for name, array in zip(names, arrays):
             self.state.set(name, array)
 
     def save(self, path):
-        """Writes architecture, weights, optimiser state, counters: enough to go on bit for bit with `load` and `fit`."""
+        """Writes architecture, weights, optimiser state, counters: enough to go on bit for bit after `load`."""
         self.build()
         tensors = {name: self.state.get(name) for name in self.state.names()}
         tensors.update((name, np.array(self.target.fetch(array))) for name, array in self.state.arrays.items()
@@ -214,10 +218,11 @@ class Sequential:
     def config(self):
         """The architecture and how it is trained, as what JSON can hold."""
         compiled = None if self.loss is None else {
-            "optimizer": self.optimizer.config(), "loss": self.loss.config(), "metrics": [m.config() for m in self.metrics]}
+            "optimizer": self.optimizer.config(), "loss": self.loss.config(),
+            "metrics": [m.config() for m in self.metrics]}
         return {"name": self.name, "dtype": self.dtype.name, "input_shape": list(self.network.shape),
                 "layers": [layer.config() for layer in self.layers], "compiled": compiled, "epoch": self.epoch,
-                "seed": self.state.seed, "callbacks": self._callback_states()}
+                "seed": self.seed, "callbacks": self._callback_states()}
 
     def __repr__(self):
         return f"<Sequential {self.name}: {', '.join(layer.name for layer in self.layers)}>"
@@ -267,7 +272,7 @@ class Sequential:
         for callback in watching:
             callback.on_epoch_begin(epoch)
         count, first = plan.data.count, self.step
-        order = shuffled(count, self.state.seed, self.epoch) if shuffle else np.arange(count)
+        order = shuffled(count, self.seed, self.epoch) if shuffle else np.arange(count)
         rates = np.array([self.optimizer.learning_rate.at(first + i) for i in range(plan.steps)])
         figures = self._run(plan, order, rates, f"epoch {epoch + 1}/{epochs}", verbose, watching)
         if check_plan is not None:
@@ -322,23 +327,21 @@ def load(path, layers=(), target=None):
     """A model from a file that `save` wrote; `layers`: one's own layer classes that it uses."""
     tensors, described = saving.read(path)
     try:
-        model = Sequential([LAYERS.build(c, layers) for c in described["layers"]], described["name"], described["dtype"],
-                           target)
+        model = Sequential([LAYERS.build(c, layers) for c in described["layers"]], described["name"],
+                           described["dtype"], target)
         model.build(tuple(described["input_shape"]))
         if described["compiled"]:
             model.compile(**described["compiled"])
             model.state.optimizer_states(model.optimizer)
     except (KeyError, TypeError) as error:
-        raise FileError(f"load: {path!r}: its description does not fit this engine: {error}; a layer of your own has to "
-                        f"be given as load(path, layers=[MyLayer])") from None
+        raise FileError(f"load: {path!r}: its description does not fit this engine: {error}; a layer of your own has "
+                        f"to be given as load(path, layers=[MyLayer])") from None
     wanted = set(model.state.names()) | {n for n in model.state.arrays if n.startswith("optimizer.")} | {"counter"}
     if wanted - set(tensors):
         raise FileError(f"load: {path!r} lacks {', '.join(sorted(wanted - set(tensors))[:5])}; was it written by an "
-                        f"older engine or changed by hand?")
+                        f"older engine, or changed by hand?")
     for name in wanted:
         model.state.set(name, tensors[name])
-    model.epoch, model.state.seed = described["epoch"], described["seed"]
+    model.epoch, model.seed = described["epoch"], described["seed"]
     model._kept_callbacks = described["callbacks"]
     return model
-
-

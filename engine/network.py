@@ -6,6 +6,9 @@ from engine.errors import EngineError, ShapeError
 from engine.layers.layer import Context, Layer, Weight
 from engine.registry import snake
 
+# Streams below this are the initialisers' (one for each weight): a mask must not repeat a weight's numbers.
+FIRST_STREAM = 1 << 16
+
 
 class Owned(NamedTuple):
     """A weight and whose it is."""
@@ -53,14 +56,15 @@ class Network:
                 y = layer.nodes(graph, value, own, context)
             expected = (value.shape[0], *self.shapes[layer.name][1])
             if tuple(y.shape) != expected:
-                raise EngineError(f"{layer.name}: its nodes gave shape {tuple(y.shape)}, its output_shape says {expected}")
+                raise EngineError(f"{layer.name}: its nodes gave shape {tuple(y.shape)}, its output_shape says "
+                                  f"{expected}")
             outputs[layer.name] = y
             return y
 
         by_layer = {}
         for w in self.weights:
             by_layer.setdefault(w.layer.name, []).append(w)
-        context = Context(training, call, counter, itertools.count(1))
+        context = Context(training, call, counter, itertools.count(FIRST_STREAM))
         for layer in self.layers:
             x = call(layer, x)
         return x, outputs
@@ -68,8 +72,7 @@ class Network:
 
 def name_layers(layers):
     """Gives every nameless layer a name by its class and order; refuses a name used twice."""
-    taken = set()
-    counts = {}
+    taken, seen, counts = set(), set(), {}
 
     def name(layer, prefix):
         if not isinstance(layer, Layer):
@@ -79,10 +82,11 @@ def name_layers(layers):
             count = counts.get(base, 0)
             counts[base] = count + 1
             layer.name, layer._named = f"{base}_{count}" if count else base, True
-        if layer.name in taken:
+        if layer.name in taken or id(layer) in seen:
             raise EngineError(f"Sequential: two layers are named {layer.name!r}; give each its own name, or make a "
                               f"second layer object instead of using one twice")
         taken.add(layer.name)
+        seen.add(id(layer))
         for sub in getattr(layer, "layers", ()):
             name(sub, f"{layer.name}/")
     for layer in layers:

@@ -18,8 +18,8 @@ class Configured:
             if name == "self" or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
             if not hasattr(self, name):
-                raise EngineError(f"{type(self).__name__}: expected its argument {name!r} to be kept as an attribute of "
-                                  f"that name, so that the object can be saved and built again")
+                raise EngineError(f"{type(self).__name__}: expected its argument {name!r} to be kept as an attribute "
+                                  f"of that name, so that the object can be saved and built again")
             value = getattr(self, name)
             if parameter.default is inspect.Parameter.empty or value != parameter.default:
                 found[name] = _plain(value)

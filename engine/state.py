@@ -4,6 +4,7 @@ All trained weights lie in one flat array, their gradients in a second one at th
 others: one call updates the whole model. Each weight starts on a 64-byte boundary; the padding holds zeros for ever.
 """
 import itertools
+import os
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def seed(number):
 def next_seed():
     """The seed of the next model: of the base that `seed` fixed and the model's number, else from the system."""
     if _seeds["base"] is None:
-        return int.from_bytes(__import__("os").urandom(6), "little")
+        return int.from_bytes(os.urandom(6), "little")
     return _seeds["base"] * 1_000_003 + next(_seeds["count"])
 
 
@@ -34,8 +35,8 @@ class State:
     arrays      name -> array on the target: "parameters", "gradients", "counter", frozen weights, optimiser states
     """
 
-    def __init__(self, network, target, dtype, number):
-        self.network, self.target, self.dtype, self.seed = network, target, np.dtype(dtype), number
+    def __init__(self, network, target, dtype, seed):
+        self.network, self.target, self.dtype = network, target, np.dtype(dtype)
         self.offsets, self.arrays = {}, {}
         lanes, size = ALIGNMENT // self.dtype.itemsize, 0
         for owned in network.weights:
@@ -48,7 +49,7 @@ class State:
         for name in ("parameters", "gradients"):
             self.arrays[name] = self.new((size,))
         self.arrays["counter"] = self.new((2,), np.int64)
-        self._initialise()
+        self._initialise(seed)
 
     def new(self, shape, dtype=None):
         """Zeros on the target."""
@@ -56,8 +57,8 @@ class State:
         memory = self.target.empty(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         return self.target.part(memory, 0, tuple(shape), dtype)
 
-    def _initialise(self):
-        counter = np.array([self.seed, 0], np.int64)
+    def _initialise(self, seed):
+        counter = np.array([seed, 0], np.int64)
         for stream, owned in enumerate(self.network.weights):
             self.set(owned.name, owned.weight.initializer.values(owned.weight.shape, self.dtype, counter, stream))
         self.target.fill(self.arrays["counter"], counter)

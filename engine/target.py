@@ -48,7 +48,7 @@ class Cpu:
         return memory[offset:offset + size].view(dtype).reshape(shape)
 
     def place(self, array):
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
 
     def fetch(self, array):
         return array
@@ -94,8 +94,8 @@ class Cuda:
         return self.module is not None
 
     def _available(self):
-        if os.path.exists("/proc") and not any(os.path.exists(p) for p in ("/dev/nvidiactl", "/dev/dxg",
-                                                                            "/dev/nvhost-gpu")):
+        devices = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu")
+        if os.path.exists("/proc") and not any(os.path.exists(p) for p in devices):
             self._absent = "no NVIDIA device file (/dev/nvidiactl) on this machine"    # spares loading the driver
             return False
         if not self._module.is_available():
@@ -123,7 +123,7 @@ class Cuda:
         return memory[offset:offset + size].view(dtype).reshape(shape)
 
     def place(self, array):
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")       # ascontiguousarray would make () into (1,)
         self._count("to", array.nbytes)
         return self.module.to_device(array)
 
@@ -132,7 +132,7 @@ class Cuda:
         return array.copy_to_host()
 
     def fill(self, destination, source):
-        source = np.ascontiguousarray(source)
+        source = np.asarray(source, order="C")
         self._count("to", source.nbytes)
         destination.copy_to_device(source)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from engine.graph import Graph, gradients
 from engine.graph.fuse_dense import fuse_dense
+from engine.graph.prune import prune
 from engine.runtime import Plan
 
 
@@ -75,7 +76,7 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
         _update(graph, state, optimizer, flat, counter, position, data, size)
     if position is not None:
         graph.add("advance", position)
-    return graph
+    return prune(graph)
 
 
 def _count(graph, loss, metrics, prediction, y, value, size, output_shape):
@@ -121,7 +122,7 @@ def predict_graph(state, size, keep_layers=False):
     graph.outputs["prediction"] = prediction
     if keep_layers:
         graph.outputs.update(layers)
-    return fuse_dense(graph, training=False)
+    return prune(fuse_dense(graph, training=False))
 
 
 def plan_of(graph, state, extra=None):

@@ -37,7 +37,7 @@ CASES = {
     "infinity in the targets": (DataError, "y has NaN or infinite values, first at sample 2",
                                 lambda: ready("mse", 1).fit(X, np.where(np.arange(12) == 2, np.inf, 1.0))),
     "no data": (DataError, "expected at least one sample", lambda: ready().fit(X[:0], Y[:0])),
-    "complex numbers": (DataError, "expected numbers in x, got dtype complex128", lambda: ready().fit(X + 1j, Y)),
+    "complex numbers": (DataError, "expected numbers in x, got dtype complex64", lambda: ready().fit(X + 1j, Y)),
     "objects": (DataError, "expected numbers in x, got dtype object", lambda: ready().fit(np.array([[None]]), Y[:1])),
     "not compiled": (EngineError, "not compiled; call compile", lambda: Sequential([Dense(3)]).fit(X, Y)),
     "not built": (EngineError, "the shape of its input is not known", lambda: Sequential([Dense(3)]).summary()),

@@ -382,5 +382,5 @@ def test_a_users_layer_and_activation(blobs, tmp_path):
 def test_float64_models_train(blobs):
     x, y = blobs
     model = small(dtype="float64")
-    model.fit(x, y, epochs=5, verbose=0)
+    model.fit(x, y, epochs=40, verbose=0)
     assert model.predict(x).dtype == np.float64 and model.evaluate(x, y)[1] > 0.8

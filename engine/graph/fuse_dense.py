@@ -22,7 +22,8 @@ def fuse_dense(graph, training):
             found = _activation(using[0], training) if len(using) == 1 else None
             if found is not None:
                 skip.add(using[0])
-                node = Node(node.op, node.inputs, using[0].outputs, {**node.attributes, "activation": found}, node.label)
+                attributes = {**node.attributes, "activation": found}
+                node = Node(node.op, node.inputs, using[0].outputs, attributes, node.label)
         nodes.append(node)
     return graph.with_nodes(nodes)
 
@@ -33,5 +34,3 @@ def _activation(node, training):
     if not isinstance(found, Activation):
         return None
     return found if not training or found.slope_of == "y" or found.slope is None else None
-
-

@@ -20,8 +20,8 @@ def gradients(graph, seeds, wrt):
         if not any(i in needed for i in node.inputs) or not any(o in flowing for o in node.outputs):
             continue
         if node.op.grad is None:
-            raise EngineError(f"{node.label or node.op.name}: op {node.op.name} has no gradient, but the loss depends on "
-                              f"{', '.join(v.name for v in wrt if v in needed)[:200]} through it")
+            raise EngineError(f"{node.label or node.op.name}: op {node.op.name} has no gradient, but the loss depends "
+                              f"on {', '.join(v.name for v in wrt if v in needed)[:200]} through it")
         with graph.scope(f"{node.label}.grad" if node.label else "grad"):
             arriving = [_total(graph, flowing, o) for o in node.outputs]
             leaving = node.op.grad(graph, node, *arriving)

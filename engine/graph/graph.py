@@ -87,7 +87,7 @@ class Graph:
         return self._value(name, shape, dtype, "state")
 
     def constant(self, array, name="constant"):
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         return self._keep(Value(self._free(name), array.shape, array.dtype, "constant", data=array))
 
     def add(self, op, *inputs, **attributes):
@@ -95,8 +95,8 @@ class Graph:
         op = TABLE[op] if isinstance(op, str) else op
         for place, value in enumerate(inputs):
             if not isinstance(value, Value) or self.values.get(value.name) is not value:
-                raise EngineError(f"{self.label or op.name}: input {place} of {op.name}: expected a value of this graph, "
-                                  f"got {value!r}")
+                raise EngineError(f"{self.label or op.name}: input {place} of {op.name}: expected a value of this "
+                                  f"graph, got {value!r}")
         try:
             specs = op.infer(*(v.spec for v in inputs), **attributes)
         except (ShapeError, DtypeError) as error:

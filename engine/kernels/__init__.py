@@ -6,10 +6,9 @@ array([0., 2.])
 >>> TABLE["relu"].reference                         # the NumPy truth
 """
 from engine.errors import EngineError, unknown
-from engine.kernels import activation, matmul
-from engine.kernels.op import Op, Spec
+from engine.kernels import activation, control, interim, matmul, prelu, random
 
-FAMILIES = (activation, matmul)
+FAMILIES = (activation, prelu, matmul, random, control, interim)
 
 
 class Table(dict):

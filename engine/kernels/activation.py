@@ -29,6 +29,7 @@ from engine.errors import EngineError
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, blocks, cuda, kernel_of
 from engine.kernels.op import Op, demand, flat, floats, same
+from engine.kernels.split import span
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -197,15 +198,17 @@ REFERENCES = {
 @njit(error_model="numpy")
 def map_cpu(x, f, out, task, tasks):
     """out[i] = f(x[i])"""
-    for i in range(x.size * task // tasks, x.size * (task + 1) // tasks):
-        out[i] = f(x[i])
+    first, count = span(x.size, task, tasks)
+    for k in range(count):
+        out[first + k] = f(x[first + k])
 
 
 @njit(error_model="numpy")
 def scale_by_slope_cpu(dy, at, slope, dx, task, tasks):
     """dx[i] = dy[i] * slope(at[i])"""
-    for i in range(dy.size * task // tasks, dy.size * (task + 1) // tasks):
-        dx[i] = dy[i] * slope(at[i])
+    first, count = span(dy.size, task, tasks)
+    for k in range(count):
+        dx[first + k] = dy[first + k] * slope(at[first + k])
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA

@@ -20,6 +20,7 @@ import inspect
 import os
 import platform
 import threading
+import time
 
 import llvmlite
 import numba
@@ -28,12 +29,13 @@ from llvmlite import ir
 from numba import config, njit, prange, types
 from numba.core import cgutils
 from numba.core.ccallback import CFunc
+from numba.core.compiler import Compiler
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from engine import settings
-from engine.progress import compiling
+from engine.progress import compiling, notice
 
 WORD = ir.IntType(64)
 SIGNATURE = types.void(types.CPointer(types.int64), types.int64, types.int64)
@@ -81,6 +83,20 @@ def call_entry(tyctx, entry, block, task, tasks):
     return types.void(types.int64, types.int64, types.int64, types.int64), codegen
 
 
+class Disjoint(Compiler):
+    """`@njit(error_model="numpy", pipeline_class=Disjoint)`: no array that the kernel writes overlaps another argument,
+    except that an output may be an input that it replaces value by value.
+
+    Without this promise LLVM compares addresses before each loop, and a loop over an op done in place runs one value
+    at a time. Loop over slices that start at the task's first value (`xs = x[first:last]`, `for i in range(xs.size)`):
+    an index that might be negative becomes a gather.
+    """
+
+    def define_pipelines(self):
+        self.state.flags.noalias = True
+        return super().define_pipelines()
+
+
 # --------------------------------------------------------------------------------------------------------- disk cache
 
 @functools.cache
@@ -102,6 +118,21 @@ def source_digest():
 def cache_folder():
     """The folder of this version's compiled kernels."""
     return settings.cache_folder() / "kernels" / source_digest()
+
+
+@functools.cache
+def _can_cache():
+    """Whether the cache folder can be written; says so once when it cannot."""
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        if os.access(cache_folder(), os.W_OK):
+            return True
+        reason = "no permission"
+    except OSError as error:
+        reason = error.strerror
+    notice(f"the cache folder {cache_folder()} cannot be written ({reason}): kernels are compiled anew in every "
+           f"process; ENGINE_CACHE_DIR names another folder")
+    return False
 
 
 @contextlib.contextmanager
@@ -170,7 +201,7 @@ def _compile(name, kernel, parameters, dtype):
     made = _Entry(namespace[name], (SIGNATURE.args, SIGNATURE.return_type), locals={},
                   options={"error_model": "numpy"})
     # Only the engine's own kernels are cached: their sources name the folder. What a person writes may call anything.
-    if os.path.abspath(file).startswith(_shipped + os.sep):
+    if os.path.abspath(file).startswith(_shipped + os.sep) and _can_cache():
         with _own_cache():
             made.enable_caching()
     made.compile()
@@ -243,13 +274,13 @@ class _Threads:
         signature = types.void(types.Array(types.int64, 2, "C"), types.int64)
         with _own_cache():
             if kind == "serial":
-                made = njit(cache=True, nogil=True)(_run_serial)
+                made = njit(cache=_can_cache(), nogil=True)(_run_serial)
             else:
                 self._launch()
-                made = njit(cache=True, nogil=True, parallel=True)(_run_parallel)
-            started = compiling.start(kind)
+                made = njit(cache=_can_cache(), nogil=True, parallel=True)(_run_parallel)
+            started = time.perf_counter()
             made.compile(signature)
-            if made.stats.cache_misses:
+            if made.stats.cache_misses or not _can_cache():
                 compiling.stop(f"runner ({kind})", started)
         made.disable_compile()
         return made
@@ -260,7 +291,6 @@ class _Threads:
         _launch_threads()
         if self.layer() == "workqueue":
             # workqueue aborts the process when two Python threads enter it; it is also slow, so it is said
-            from engine.progress import notice
             notice("the threading layer is numba's workqueue (no OpenMP or TBB found): parallel regions cost about "
                    "100 us; `pip install tbb` gives a faster one")
             self._one_at_a_time = threading.Lock()

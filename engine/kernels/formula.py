@@ -17,9 +17,9 @@ import types
 import numpy as np
 from numba import config, njit
 from numba.core.datamodel import models
-from numba.extending import register_model
 from numba.core.imputils import lower_constant
 from numba.core.types import Dispatcher
+from numba.extending import register_model
 
 from engine import target
 from engine.errors import EngineError
@@ -91,10 +91,10 @@ class Formula:
         return self._digest
 
     def cpu(self, dtype):
-        """The function for values of `dtype` on the CPU, as kernels take it (compiled where it is used, and inlined)."""
-        if config.DISABLE_JIT:
-            return self
+        """The function for values of `dtype` on the CPU, as kernels take it (compiled where used, and inlined)."""
         dispatcher = self._cpu(dtype)
+        if config.DISABLE_JIT:                           # njit gave the Python function back
+            return dispatcher
         return _Compiled(dispatcher, f"{self.name},{self.digest},{np.dtype(dtype).name}")
 
     def _cpu(self, dtype):
@@ -104,7 +104,9 @@ class Formula:
 
     def cuda(self, dtype):
         """The compiled device function for values of `dtype` on the GPU."""
-        return self._compile("cuda", np.dtype(dtype), math, "cuda", target.cuda.module.jit(device=True))
+        from engine.kernels import elementary  # in the simulator: it answers inf where Python's math raises
+        return self._compile("cuda", np.dtype(dtype), elementary if target.cuda.simulated else math, "cuda",
+                             target.cuda.module.jit(device=True))
 
     def _compile(self, place, dtype, mathematics, method, compiler):
         key = place, dtype
@@ -129,8 +131,8 @@ class Formula:
             try:
                 node = _definition(self.python)
             except (OSError, TypeError, SyntaxError) as error:
-                raise EngineError(f"formula {self.name}: expected a Python function whose source text can be read (in a "
-                                  f"file or a notebook cell), got {self.python!r}: {error}") from None
+                raise EngineError(f"formula {self.name}: expected a Python function whose source text can be read (in "
+                                  f"a file or a notebook cell), got {self.python!r}: {error}") from None
             body = node.body if isinstance(node, ast.FunctionDef) else [ast.Return(node.body)]
             if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
                 body = body[1:]                          # the docstring computes nothing
@@ -148,11 +150,11 @@ class Formula:
             if isinstance(value, types.FunctionType):
                 found[name] = Formula(value)
             elif isinstance(value, types.BuiltinFunctionType) and getattr(math, value.__name__, None) is value:
-                raise EngineError(f"formula {self.name}: write math.{name}(...) with `import math`, so that each target "
-                                  f"can put its own {name} in place")
+                raise EngineError(f"formula {self.name}: write math.{name}(...) with `import math`, so that each "
+                                  f"target can put its own {name} in place")
             elif not isinstance(value, (Formula, types.ModuleType, int, float, np.number)):
-                raise EngineError(f"formula {self.name}: expected {name} to be a number, a function or the module math, "
-                                  f"got {type(value).__name__}")
+                raise EngineError(f"formula {self.name}: expected {name} to be a number, a function or the module "
+                                  f"math, got {type(value).__name__}")
         return {k: v for k, v in found.items() if not hasattr(builtins, k)}
 
 

@@ -37,8 +37,16 @@ def blocks(size, threads=THREADS):
 
 
 def _compile(function):
-    function.__globals__["cuda"] = target.cuda.module    # Numba wants the module itself
+    _put_in_place(function.__globals__)
     return target.cuda.module.jit(function)
+
+
+def _put_in_place(names):
+    """Numba wants the module itself and its own device functions where kernels name what stands for them."""
+    names["cuda"] = target.cuda.module
+    for name, value in list(names.items()):
+        if isinstance(value, _Device):
+            names[name] = value.compiled()
 
 
 class kernel:
@@ -67,7 +75,6 @@ class kernel_of:
         *formulas, dtype = arguments
         key = (*(f.digest for f in formulas), np.dtype(dtype))
         if key not in self._compiled:
-            self.python.__globals__["cuda"] = target.cuda.module
             self._compiled[key] = _compile(self.python(*(f.cuda(dtype) for f in formulas)))
         return self._compiled[key]
 
@@ -82,7 +89,14 @@ class _Device:
 
     def __init__(self, function):
         self.python = function
+        self._compiled = None
         functools.update_wrapper(self, function)
 
     def __call__(self, *arguments):
         return self.python(*arguments)
+
+    def compiled(self):
+        if self._compiled is None:
+            self._compiled = target.cuda.module.jit(device=True)(self.python)
+            _put_in_place(self.python.__globals__)       # what it calls itself
+        return self._compiled

@@ -62,6 +62,7 @@ class Arrangement(NamedTuple):
     work: tuple = ()                         # Specs of scratch arrays (CPU only)
     blocking: tuple = ()                     # ints that only the CPU kernel needs
     tasks: int = 1
+    gpu_work: tuple = ()                     # Specs of scratch arrays that the CUDA launcher gets after the outputs
 
 
 class Cost(NamedTuple):
@@ -117,6 +118,7 @@ class Op:
     inplace     {output index: input index}: the output may take that input's memory
     updates     {output index: input index}: the output IS that input's memory (parameters, counters)
     activation  the Activation that the op applies, if it is one: passes take it into the op before it
+    byproducts  indices of outputs through which no gradient flows (what the forward pass keeps for the backward pass)
     views       {output index: input index}: the same values under another shape; a plan calls no kernel for it
     """
     name: str
@@ -133,6 +135,7 @@ class Op:
     inplace: dict = field(default_factory=dict)
     updates: dict = field(default_factory=dict)
     views: dict = field(default_factory=dict)
+    byproducts: frozenset = frozenset()
     activation: Any = None
 
     def __post_init__(self):

@@ -18,6 +18,7 @@ class Call:
     def __init__(self, op, inputs, outputs, attributes, arrangement):
         self.op, self.inputs, self.outputs, self.attributes = op, inputs, outputs, attributes
         self.arrangement = arrangement
+        self.scratch = []                    # kept alive: the kernels know only its address
         self.rows = []                       # CPU: (entry, block) of each phase
         self.functions = []                  # otherwise: what to call
 
@@ -48,10 +49,10 @@ class Program:
         ins = [a.reshape(s) for a, s in zip(inputs, arrangement.inputs, strict=True)]
         outs = [a.reshape(s) for a, s in zip(outputs, arrangement.outputs, strict=True)]
         if self.target is targets.cuda:
-            call.functions = [_launch(op.cuda, (*ins, *arrangement.scalars, *outs))]
+            call.scratch = scratch = self._scratch(arrangement.gpu_work, work)
+            call.functions = [_launch(op.cuda, (*ins, *arrangement.scalars, *outs, *scratch))]
         else:
-            scratch = work(arrangement.work) if work else [
-                self.target.part(self.target.empty(s.nbytes), 0, s.shape, s.dtype) for s in arrangement.work]
+            call.scratch = scratch = self._scratch(arrangement.work, work)
             arguments = (*ins, *arrangement.scalars, *outs, *scratch, *arrangement.blocking)
             if config.DISABLE_JIT:
                 call.functions = [_python(kernel, arguments, arrangement.tasks) for kernel in op.phases]
@@ -60,6 +61,10 @@ class Program:
         self.calls.append(call)
         self._table = None
         return call
+
+    def _scratch(self, specs, work):
+        return work(specs) if work else [self.target.part(self.target.empty(s.nbytes), 0, s.shape, s.dtype)
+                                         for s in specs]
 
     def run(self, rounds=1):
         if self.target is targets.cpu and not config.DISABLE_JIT:
@@ -81,7 +86,7 @@ class Program:
 
     @staticmethod
     def _compile(op, arguments):
-        dtype = next((a.dtype for a in arguments if isinstance(a, np.ndarray) and a.dtype in FLOATS), np.dtype("f8"))
+        dtype = _float_of(arguments)
         parameters, words = [], []
         for a in arguments:
             if isinstance(a, np.ndarray):
@@ -99,11 +104,19 @@ class Program:
         return [(entries.entry(kernel, parameters, dtype), block) for kernel in op.phases]
 
 
+def _float_of(arguments):
+    """The dtype of the formulas' numbers: that of the first array of floats."""
+    return next((a.dtype for a in arguments if isinstance(a, np.ndarray) and a.dtype in FLOATS), np.dtype("f8"))
+
+
 def _launch(launcher, arguments):
     return lambda: launcher(*arguments)
 
 
 def _python(kernel, arguments, tasks):
+    dtype = _float_of(arguments)
+    arguments = [a.cpu(dtype) if isinstance(a, Formula) else a for a in arguments]
+
     def call():
         for task in range(tasks):
             kernel(*arguments, task, tasks)

@@ -9,29 +9,32 @@ import time
 import numpy as np
 
 
-def profile(plan, rounds=50):
-    """Times every call by itself, `rounds` times, in the plan's order; sets plan.profile and returns it.
+REPEATS = 20                                 # runs of one call between two looks at the clock
 
-    A list of (node, seconds, cost): the median seconds of one call. The plan runs `rounds` times: weights move if
-    it is a training step.
+
+def profile(plan, rounds=50):
+    """Times every call by itself and sets plan.profile, a list of (node, seconds, cost): medians of `rounds` times.
+
+    The plan runs as a whole in between, so that each call sees real data; afterwards weights, states and counters are
+    what they were before: a profile changes nothing.
     """
+    kept = {v: np.array(plan.target.fetch(plan.array(v.name))) for v in plan.graph.values.values()
+            if v.kind in ("parameter", "state") and v not in plan.graph.parts}
     parts = [plan.program.part(i, i + 1) for i in range(len(plan.program.calls))]
     times = [[] for _ in parts]
+    empty, idle = type(plan.program)(plan.target), []
     with plan._lock:
         for _ in range(rounds):
-            for part, taken in zip(parts, times):
+            plan.program.run()
+            for part, taken in zip([empty, *parts], [idle, *times]):
                 started = time.perf_counter()
-                part.run()
+                part.run(REPEATS)
                 taken.append(time.perf_counter() - started)
-    # what calling the runner from Python costs is not the kernel's: measured on a program of nothing
-    empty = type(plan.program)(plan.target)
-    idle = []
-    for _ in range(200):
-        started = time.perf_counter()
-        empty.run()
-        idle.append(time.perf_counter() - started)
+            for value, array in kept.items():            # else an update repeated so often leaves all that is usual
+                plan.target.fill(plan.array(value.name), array)
+    # what entering the runner from Python costs is not the kernel's: measured on a program of nothing
     overhead = statistics.median(idle)
-    plan.profile = [(node, max(0.0, statistics.median(t) - overhead), call.cost)
+    plan.profile = [(node, max(1e-9, statistics.median(t) - overhead) / REPEATS, call.cost)
                     for node, call, t in zip(plan._nodes, plan.program.calls, times)]
     return plan.profile
 
@@ -91,8 +94,9 @@ def _line(number, node, call, timed, total, top):
     if timed:
         _, seconds, cost = timed
         rate = cost.flops / seconds if seconds else 0
-        text = (f"{text:<110} {seconds * 1e6:9.2f} us {100 * seconds / total if total else 0:5.1f} %  {rate / 1e9:7.1f} GFLOP/s "
-                f"{cost.bytes / seconds / 1e9 if seconds else 0:6.1f} GB/s {100 * rate / top:5.1f} % of peak")
+        share, traffic = 100 * seconds / total if total else 0, cost.bytes / seconds if seconds else 0
+        text = (f"{text:<110} {seconds * 1e6:9.2f} us {share:5.1f} %  {rate / 1e9:7.1f} GFLOP/s "
+                f"{traffic / 1e9:6.1f} GB/s {100 * rate / top:5.1f} % of peak")
     return text
 
 

@@ -19,11 +19,11 @@ in units in the last place (float32: over all numbers; float64: over some millio
 | cosh | 1.4 | 1.4 | from exp |
 | tanh | 1.6 | 1.6 | near 0 a polynomial, else from exp |
 | log | 0.9 | 0.9 | exponent ln 2 + atanh series |
-| log2 | 1.6 | 1.6 | the same |
+| log2 | 1.7 | 1.7 | the same |
 | log10 | 1.7 | 1.7 | the same |
 | log1p | 1.5 | 1.5 | the same, with what 1 + x loses put back |
-| sin | 2.2 | 1.5 | n pi/2 taken off, two polynomials; nan beyond 4e6 (float32), 1e13 (float64) |
-| cos | 2.2 | 1.5 | the same |
+| sin | 2.4 | 1.5 | n pi/2 taken off, two polynomials (1.5 up to 1e4); nan beyond 4e6 (float32), 1e13 |
+| cos | 2.4 | 1.5 | the same |
 | tan | 4.0 | 3.4 | sin / cos |
 | asin | 2.4 | 2.3 | polynomial, of the half angle for large x |
 | acos | 1.2 | 1.3 | the same |

@@ -5,8 +5,7 @@ three products of a dense layer are one op: y = x w, dw = x^T dy, dx = dy w^T (G
 """
 
 from engine.kernels.activation import Activation, activation
-from engine.kernels.matmul import cuda
-from engine.kernels.matmul import interim as cpu
+from engine.kernels.matmul import cpu, cuda
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats
 
 # ------------------------------------------------------------------------------------------------------------ formulas

@@ -17,30 +17,41 @@ from numba import njit
 
 from engine.kernels.op import Spec
 from engine.kernels.simd import (
-    ROWS, by_rows, cache_bytes, lanes, lanes_of, next_height, outer_fma, pointer, prefetch, square_tile, tile, tile_load, tile_map,
+    ROWS, by_rows, cache_bytes, lanes, lanes_of, next_panels, outer_fma, part, pointer, prefetch, square_tile, tile, tile_load, tile_map,
     tile_map2, tile_store, transpose)
 
+NARROW = 5                                   # from this height on a tile of one vector is faster than one of two
 AHEAD = 8                                    # rows of B asked for before they are used
 
 
-@njit(error_model="numpy")
-def micro(rows, vectors, kc, a, a_row, a_col, b, ldb, c, ldc, cols, start, start_row, last, f, slope, y):
-    """c[:rows, :cols] = start + a[:rows, :kc] @ b[:kc, :cols], and after the last block of k f or the slope of that.
-    f and slope are formulas or None; Numba drops what stands behind a None."""
-    acc = tile_load(tile(rows, vectors, c), start, start_row, cols)
-    for k in range(kc):
-        prefetch(acc, b + (k + AHEAD) * ldb, 0, 1)
-        acc = outer_fma(acc, a + k * a_col, a_row, b + k * ldb, cols)
-    if f is not None:
-        if last:
-            acc = tile_map(acc, f)
-    if slope is not None:
-        if last:
-            acc = tile_map2(acc, slope, tile_load(acc, y, ldc, cols))
-    tile_store(acc, c, ldc, cols)
+@part
+def tiles(rows, vectors, panels, strips, kc, cols, left, right, out, start, last, f, slope):
+    """panels x strips tiles of C, each rows x vectors: c = start + a[:, :kc] @ b[:kc], and after the last block of k
+    f of that, or the slope of that and y. f and slope are formulas or None; Numba drops what stands behind a None.
+    `cols` is the number of columns in each tile (less than its width in B's last strip)."""
+    a, a_row, a_col, a_panel = left          # distances from row to row, along k, from panel to panel
+    b, ldb, b_strip = right
+    c, ldc, y = out
+    before, before_row, before_col = start
+    width = vectors * lanes_of(c)
+    for _ in range(panels):
+        for s in range(strips):
+            acc = tile_load(tile(rows, vectors, c), before + s * before_col * width, before_row, cols)
+            strip = b + s * b_strip
+            for k in range(kc):
+                prefetch(acc, strip + (k + AHEAD) * ldb, 0, 1)
+                acc = outer_fma(acc, a + k * a_col, a_row, strip + k * ldb, cols)
+            if f is not None:
+                if last:
+                    acc = tile_map(acc, f)
+            if slope is not None:
+                if last:
+                    acc = tile_map2(acc, slope, tile_load(acc, y + s * width, ldc, cols))
+            tile_store(acc, c + s * width, ldc, cols)
+        a, c, y, before = a + a_panel, c + rows * ldc, y + rows * ldc, before + rows * before_row
 
 
-@njit(error_model="numpy")
+@part
 def copy_rows(rows, cols, src, ld, dst, ldd):
     """dst[r, j] = src[r, j] for j < cols, zeros up to the end of a vector."""
     t, lanes = tile(1, 1, src), lanes_of(src)
@@ -50,7 +61,7 @@ def copy_rows(rows, cols, src, ld, dst, ldd):
             tile_store(tile_load(t, src + r * ld + j, 0, cols - j), dst + r * ldd + j, 0)
 
 
-@njit(error_model="numpy")
+@part
 def copy_transposed(kc, cols, src, ld, dst, ldd):
     """dst[k, j] = src[j, k] for j < cols, a square block in registers at a time; rows of dst up to a whole block."""
     t, lanes = square_tile(src), lanes_of(src)
@@ -65,89 +76,110 @@ def copy_transposed(kc, cols, src, ld, dst, ldd):
             tile_store(transpose(tile_load(t, src + j * ld + k, ld, kc - k)), dst + k * ldd + j, ldd)
 
 
-@njit(inline="always")
-def pack_strip(kc, cols, b, b_row, b_col, dst):
-    """`cols` columns of B, kc rows, at a distance of two vectors."""
-    if b_col == 1:
-        copy_rows(kc, cols, b, b_row, dst, 2 * lanes_of(b))
-    else:
-        copy_transposed(kc, cols, b, b_col, dst, 2 * lanes_of(b))
-
-@njit(inline="always")
-def pack_panel(rows, kc, a, a_row, a_col, dst, ld):
-    """`rows` rows of A, kc columns: rows at a distance of `ld`, or (A transposed) ROWS values for each k together."""
-    if a_col == 1:
-        copy_rows(rows, kc, a, a_row, dst, ld)
-    else:
-        copy_rows(kc, rows, a, a_col, dst, padded(ROWS, lanes_of(a)))
-
-
-@njit(inline="always")
+@part
 def padded(n, step):
     """n rounded up to a multiple of step."""
     return (n + step - 1) // step * step
 
 
-@njit(inline="always")
-def panel_loop(rows, cols, kc, a, a_row, a_col, packed, panel, fill, b, ldb, c, ldc, start, start_row, last, f,
-               slope, y):
-    """One strip of B times all panels of a block of A; `panel` > 0: A's panels are packed at that distance, by the
-    first strip (`fill`)."""
-    lanes, i = lanes_of(c), 0
-    row, col = a_row, a_col
-    if panel > 0:
-        row, col = (padded(kc, lanes) + lanes, 1) if a_col == 1 else (1, padded(ROWS, lanes))
-    while i < rows:
-        height = next_height(rows - i)
-        at = a + i * a_row
-        if panel > 0:
-            at = packed
-            packed += panel
-            if fill:
-                pack_panel(height, kc, a + i * a_row, a_row, a_col, at, row)
-        if cols > lanes:
-            by_rows(micro, height, (2, kc, at, row, col, b, ldb, c + i * ldc, ldc, cols, start + i * start_row, start_row,
-                                    last, f, slope, y + i * ldc))
+@part
+def pack_strips(first, last, n, kc, b, b_row, b_col, packed, size):
+    """Strips first .. last of B, kc rows: each with its rows at a distance of two vectors, `size` values a strip."""
+    width = 2 * lanes_of(b)
+    for s in range(first, last):
+        j = s * width
+        if b_col == 1:
+            copy_rows(kc, min(width, n - j), b + j, b_row, packed, width)
         else:
-            by_rows(micro, height, (1, kc, at, row, col, b, ldb, c + i * ldc, ldc, cols, start + i * start_row, start_row,
-                                    last, f, slope, y + i * ldc))
-        i += height
+            copy_transposed(kc, min(width, n - j), b + j * b_col, b_col, packed, width)
+        packed += size
 
 
-@njit(inline="always")
-def rectangle(m, n, k, a, a_row, a_col, b, b_row, b_col, c, ldc, start, start_row, start_col, f, slope, y, work,
-              kc, mc, pack_a, pack_b):
-    """c[:m, :n] = f(start + a[:m, :k] @ b[:k, :n]), or slope(that, y), on one thread; distances in elements."""
+@part
+def pack_panels(rows, kc, a, a_row, a_col, packed, size):
+    """All panels of a block of A, `size` values each: rows at a distance that no cache minds, or, where A is
+    transposed, the values for one k together."""
+    lanes, i = lanes_of(a), 0
+    while i < rows:
+        height, count = next_panels(rows - i)
+        for _ in range(count):
+            if a_col == 1:
+                copy_rows(height, kc, a + i * a_row, a_row, packed, padded(kc, lanes) + lanes)
+            else:
+                copy_rows(kc, height, a + i * a_row, a_col, packed, padded(ROWS, lanes))
+            packed += size
+            i += height
+
+
+@part
+def group(rows, strips, edge, kc, left, right, out, start, last, f, slope, a_size):
+    """A block of A times a group of B's strips, the last of which has `edge` columns (0: all are full)."""
+    a, a_row, a_col, _ = left
+    b, ldb, b_strip = right
+    c, ldc, y = out
+    before, before_row, before_col = start
+    lanes, i = lanes_of(c), 0
+    while i < rows:
+        height, panels = next_panels(rows - i)
+        step = a_size if a_size > 0 else height * a_row
+        for part in range(2):                # the full strips, then the narrow one
+            s = part * (strips - (edge > 0))
+            count = (edge > 0) if part else strips - (edge > 0)
+            j = s * 2 * lanes
+            cols = edge if part else 2 * lanes
+            ci = (c + (i * ldc + j), ldc, y + (i * ldc + j))
+            si = (before + (i * before_row + j * before_col), before_row, before_col)
+            if count > 0:
+                if cols > lanes or height < NARROW:
+                    by_rows(tiles, height, 1, (2, panels, count, kc, cols, (a, a_row, a_col, step),
+                                               (b + s * b_strip, ldb, b_strip), ci, si, last, f, slope))
+                else:
+                    by_rows(tiles, height, NARROW, (1, panels, count, kc, cols, (a, a_row, a_col, step),
+                                                     (b + s * b_strip, ldb, b_strip), ci, si, last, f, slope))
+        a += panels * step
+        i += panels * height
+
+
+@part
+def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack_a, pack_b):
+    """c[:m, :n] = f(start + a[:m, :k] @ b[:k, :n]) or slope(that, y), on one thread; distances in elements."""
+    a, a_row, a_col = left
+    b, b_row, b_col = right
+    c, ldc, y = out
     lanes = lanes_of(c)
     width = 2 * lanes
     strips, k_blocks = (n + width - 1) // width, (max(k, 1) + kc - 1) // kc
-    strip = padded(kc, lanes) * width if pack_b else 0
-    panel = padded(ROWS, lanes) * (padded(kc, lanes) + lanes) if pack_a else 0
-    packed_b = work + (k_blocks * strips if m > mc else 1) * strip
-    work, packed_b = packed_b, work
+    b_size = padded(kc, lanes) * width
+    a_size = padded(ROWS, lanes) * (padded(kc, lanes) + lanes) if pack_a else 0
+    keep = m > mc                            # all of B's packed strips are used again
+    packed_a = work + (k_blocks * strips if keep else ns) * b_size * pack_b
     for i in range(0, m, mc):
+        rows = min(mc, m - i)
         for q in range(k_blocks):
             p = q * kc
             steps = min(kc, k - p)
-            for s in range(strips):
-                j = s * width
-                cols = min(width, n - j)
-                bs, ldb = b + (p * b_row + j * b_col), b_row
+            ai, row, col = a + (i * a_row + p * a_col), a_row, a_col
+            if pack_a:
+                pack_panels(rows, steps, ai, a_row, a_col, packed_a, a_size)
+                ai, row, col = packed_a, padded(kc, lanes) + lanes, 1
+                if a_col != 1:
+                    row, col = 1, padded(ROWS, lanes)
+            for s in range(0, strips, ns):
+                j, end = s * width, min(strips, s + ns)
+                bs, ldb, b_strip = b + (p * b_row + j), b_row, width
                 if pack_b:
-                    at = packed_b + (q * strips + s if m > mc else 0) * strip
+                    bs, ldb, b_strip = work + (q * strips + s if keep else 0) * b_size, width, b_size
                     if i == 0:
-                        pack_strip(steps, cols, bs, b_row, b_col, at)
-                    bs, ldb = at, width
-                cij = c + (i * ldc + j)
-                before, before_row = cij, ldc
+                        pack_strips(s, end, n, steps, b + p * b_row, b_row, b_col, bs, b_size)
+                ij = i * ldc + j
+                before, before_row, before_col = c + ij, ldc, 1
                 if q == 0:
-                    before, before_row = start + (i * start_row + j * start_col), start_row
-                panel_loop(min(mc, m - i), cols, steps, a + (i * a_row + p * a_col), a_row, a_col, work, panel, s == 0,
-                           bs, ldb, cij, ldc, before, before_row, q == k_blocks - 1, f,
-                           slope, y + (i * ldc + j))
+                    before, before_row, before_col = start[0] + (i * start[1] + j * start[2]), start[1], start[2]
+                group(rows, end - s, n % width if end == strips else 0, steps, (ai, row, col, 0), (bs, ldb, b_strip),
+                      (c + ij, ldc, y + ij), (before, before_row, before_col), q == k_blocks - 1, f, slope, a_size)
 
 
-@njit(inline="always")
+@part
 def task_rectangle(m, n, task, m_tasks, n_tasks, lanes):
     """First row, rows, first column, columns of a task's part of C; columns are cut between strips, rows between
     full panels where there are enough of them."""
@@ -161,32 +193,33 @@ def task_rectangle(m, n, task, m_tasks, n_tasks, lanes):
 
 
 @njit(error_model="numpy")
-def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, kc, mc, pack_a, pack_b, m_tasks, task, tasks):
+def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
     """C = op(A) op(B), or C += that; op transposes where the flag is 1. `plan_matmul` gives what follows `c`."""
     m, n = c.shape
     k = a.shape[0] if transpose_a else a.shape[1]
     a_row, a_col = (1, a.shape[1]) if transpose_a else (a.shape[1], 1)
     b_row, b_col = (1, b.shape[1]) if transpose_b else (b.shape[1], 1)
-    pa, pb, pc, lanes = pointer(a), pointer(b), pointer(c), lanes_of(pointer(c))
+    lanes = lanes_of(pointer(c))
     i, rows, j, columns = task_rectangle(m, n, task, m_tasks, tasks // m_tasks, lanes)
-    own = pointer(work) + work.shape[0] // tasks * task
-    for v in range(2 * lanes):               # the start of every sum
+    own, pc = pointer(work) + work.shape[0] // tasks * task, pointer(c) + (i * n + j)
+    for v in range(2 * lanes):               # where every sum starts
         own[v] = 0
-    start, start_row, start_col = own, 0, 0
+    start = (own, 0, 0)
     if accumulate:
-        start, start_row, start_col = pc + (i * n + j), n, 1
-    rectangle(rows, columns, k, pa + i * a_row, a_row, a_col, pb + j * b_col, b_row, b_col, pc + (i * n + j), n,
-              start, start_row, start_col, None, None, pc, own + 2 * lanes, kc, mc, pack_a, pack_b)
+        start = (pc, n, 1)
+    rectangle(rows, columns, k, (pointer(a) + i * a_row, a_row, a_col), (pointer(b) + j * b_col, b_row, b_col),
+              (pc, n, pc), start, None, None, own + 2 * lanes, kc, mc, ns, pack_a, pack_b)
 
 
 @njit(error_model="numpy")
-def dense_kernel(x, w, bias, f, y, work, kc, mc, pack_a, pack_b, m_tasks, task, tasks):
+def dense_kernel(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
     """Y = f(X W + bias): the bias is where the sums start, f is applied before the store."""
     (m, k), n, lanes = x.shape, w.shape[1], lanes_of(pointer(y))
     i, rows, j, columns = task_rectangle(m, n, task, m_tasks, tasks // m_tasks, lanes)
-    rectangle(rows, columns, k, pointer(x) + i * k, k, 1, pointer(w) + j, n, 1, pointer(y) + (i * n + j), n,
-              pointer(bias) + j, 0, 1, f, None, pointer(y), pointer(work) + work.shape[0] // tasks * task, kc, mc,
-              pack_a, pack_b)
+    py = pointer(y) + (i * n + j)
+    rectangle(rows, columns, k, (pointer(x) + i * k, k, 1), (pointer(w) + j, n, 1), (py, n, py),
+              (pointer(bias) + j, 0, 1), f, None, pointer(work) + work.shape[0] // tasks * task, kc, mc, ns, pack_a,
+              pack_b)
 
 
 # ----------------------------------------------------------------------------------------------------------- blocking
@@ -205,32 +238,39 @@ def plan_dense(m, n, k, dtype, threads):
 
 
 def plan_blocks(m, n, k, transpose_a, transpose_b, dtype, threads):
-    """(tasks, values of work, (kc, mc, pack_a, pack_b, m_tasks))."""
+    """(tasks, values of work, (kc, mc, ns, pack_a, pack_b, m_tasks))."""
     dtype = np.dtype(dtype)
     size, lane = dtype.itemsize, lanes(dtype)
     width = 2 * lane
     kmax = 8192 // size
     k_blocks = max(1, -(-k // kmax))
     kc = max(1, -(-k // k_blocks))
-    pack_b = bool(transpose_b) or (m >= 96 and k * n * size > 512 * 1024)
+    pack_b = int(bool(transpose_b) or (m >= 96 and k * n * size > 512 * 1024))
     lda = m if transpose_a else k
-    pack_a = n >= 256 and m * k * size > 512 * 1024 and (lda * size % 1024 == 0 or transpose_a)
+    pack_a = int(n >= 256 and m * k * size > 512 * 1024 and (lda * size % 1024 == 0 or bool(transpose_a)))
     mc = max(ROWS, cache_bytes(2) // 2 // (kc * size) // ROWS * ROWS)
+    mc = max(1, -(-m // -(-m // mc))) if m else 1
+    strips = -(-n // width)
+    ns = 1
+    if k * n * size <= cache_bytes(2) // 4:
+        ns = max(1, strips)
     tasks = 1 if m * n * k < 100_000 else threads
-    n_tasks = tasks if -(-n // width) >= tasks and (pack_b or m < 4 * ROWS) else 1
+    n_tasks = tasks if strips >= tasks and (pack_b or m < 4 * ROWS) else 1
     m_tasks = tasks // n_tasks
     if m_tasks > -(-m // 2):
         m_tasks, tasks = 1, n_tasks
-    return tasks, tasks * work_values(m, n, k, kc, mc, pack_a, pack_b, n_tasks, lane), (kc, mc, int(pack_a), int(pack_b), m_tasks)
+    ns = min(ns, max(1, -(-strips // n_tasks)))
+    blocking = kc, mc, ns, pack_a, pack_b, m_tasks
+    return tasks, tasks * work_values(m, n, k, *blocking, n_tasks, lane), blocking
 
 
-def work_values(m, n, k, kc, mc, pack_a, pack_b, n_tasks, lane):
+def work_values(m, n, k, kc, mc, ns, pack_a, pack_b, m_tasks, n_tasks, lane):
     """Values of work that one task needs: zeros to start from, its strips of B, its panels of A."""
     def up(value, step):
         return -(-value // step) * step
     width = 2 * lane
-    strips = -(-(-(-n // width)) // n_tasks) * -(-max(k, 1) // kc)
-    panels = -(-min(m, mc) // ROWS) + 4
+    strips = max(ns, -(-(-(-n // width)) // n_tasks) * -(-max(k, 1) // kc))
+    panels = -(-min(m, mc) // ROWS) + 6
     return (width + pack_b * strips * up(kc, lane) * width + pack_a * panels * up(ROWS, lane) * (up(kc, lane) + lane))
 
 

@@ -32,6 +32,7 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `tile_map(t, f)`, `tile_map2(t, f, u)` | f(t[i, j]), f(t[i, j], u[i, j]): any njit function of numbers, a `Formula` |
 | `by_rows(f, rows, least, arguments)` | f(rows, *arguments), rows a literal inside f: one variant for each of `HEIGHTS` >= least |
 | `next_panels(rows)` | (height, count): the next panels when so many rows remain |
+| `@part` | like `@njit`, for the functions that a kernel calls: compiled only as a part of it |
 
 For a 1-D pass a tile has one row: `tile(1, 4, p)` is four vectors side by side. `ROWS` x 2 vectors is the tile that
 fills the registers (`host.py`).
@@ -39,6 +40,7 @@ fills the registers (`host.py`).
 from numba import config
 
 from engine.kernels.simd.host import HEIGHTS, ROWS, VECTOR_BYTES, VECTORS, cache_bytes, lanes
+from engine.kernels.simd.parts import part
 from engine.kernels.simd.variants import next_panels
 
 if config.DISABLE_JIT:
@@ -53,5 +55,5 @@ else:
     from engine.kernels.simd.variants import by_rows
 
 __all__ = ["HEIGHTS", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes", "column_sum", "lanes", "lanes_of",
-           "next_panels", "outer_fma", "pointer", "prefetch", "row_max", "row_sum", "square_tile", "tile", "tile_fma", "tile_load",
+           "next_panels", "outer_fma", "part", "pointer", "prefetch", "row_max", "row_sum", "square_tile", "tile", "tile_fma", "tile_load",
            "tile_map", "tile_map2", "tile_max", "tile_store", "transpose"]

@@ -6,7 +6,8 @@ import operator
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin
 
 from engine.kernels.simd.host import VECTOR_BYTES
 from engine.kernels.simd.tile_type import BYTE, I32, I64, Tile, edge_masks, edge_type, llvm, load, splat, store
@@ -20,16 +21,18 @@ def pointer(typing, array):
     return types.CPointer(array.dtype)(array), codegen
 
 
-@intrinsic
-def _moved(typing, p, n):
-    return p(p, types.int64), lambda context, builder, sig, args: builder.gep(args[0], [args[1]])
+class _PointerAdd(AbstractTemplate):
+    def generic(self, args, kws):
+        if len(args) == 2 and isinstance(args[0], types.CPointer) and isinstance(args[1], types.Integer):
+            return args[0](args[0], types.int64)
 
 
-@overload(operator.iadd)
-@overload(operator.add)
-def _pointer_add(p, n):
-    if isinstance(p, types.CPointer) and isinstance(n, types.Integer):
-        return lambda p, n: _moved(p, n)
+for _symbol in (operator.add, operator.iadd):
+    infer_global(_symbol)(type("_PointerAdd", (_PointerAdd,), {}))
+
+    @lower_builtin(_symbol, types.CPointer, types.Integer)
+    def _pointer_add(context, builder, sig, args):
+        return builder.gep(args[0], [args[1]])
 
 
 @intrinsic

@@ -1,11 +1,11 @@
 """`by_rows`: one compiled variant of a function for each height of a tile; `next_panels` chooses among them."""
 import numpy as np
-from numba import njit, types
-from numba.core import cgutils, compiler
-from numba.core.compiler_lock import global_compiler_lock
+from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from engine.kernels.simd.host import HEIGHTS, ROWS
+from engine.kernels.simd.parts import as_part, part
 from engine.kernels.simd.tile_type import I64
 
 
@@ -24,7 +24,7 @@ _NEXT = np.array([heights[:1] or (1,) for heights in _panels(_FEW)])[:, 0]
 _TIMES = np.array([heights.count(heights[0]) if heights else 0 for heights in _panels(_FEW)])
 
 
-@njit(inline="always")
+@part
 def next_panels(rows):
     """(height, count): the next panels when so many rows remain. Heights are some of HEIGHTS, the tallest first."""
     if rows >= _FEW:
@@ -47,26 +47,10 @@ def by_rows(typing, function, rows, least, arguments):
         for height in heights:
             with builder.goto_block(builder.append_basic_block(f"rows.{height}")):
                 switch.add_case(I64(height), builder.block)
-                variant = types.void(types.literal(height), *arguments)
-                _call(context, builder, function, variant, [I64(height), *values])
+                variant = as_part(function.dispatcher).variant((types.literal(height), *arguments))
+                context.active_code_library.add_linking_library(variant.library)
+                context.call_internal(builder, variant.fndesc, variant.signature, [I64(height), *values])
                 builder.branch(after)
         builder.position_at_end(after)
         return context.get_dummy_value()
     return types.void(function, types.int64, least, arguments), codegen
-
-
-@global_compiler_lock
-def _call(context, builder, function, signature, args):
-    """Lowers the function into the caller's own module and calls it. A library of its own for each variant, which is
-    what calling a dispatcher makes, would be optimised and compiled to machine code twice: alone and in the caller."""
-    library = context.active_code_library
-    flags = compiler.Flags()
-    flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-    flags.error_model = "numpy"
-    result = compiler.compile_internal(context.typing_context, context, library, function.dispatcher.py_func,
-                                       signature.args, signature.return_type, flags, {})
-    lowered = library._final_module.get_function(result.fndesc.llvm_func_name)
-    lowered.linkage = "linkonce_odr"
-    lowered.add_function_attribute("noinline")
-    lowered.add_function_attribute("optsize")
-    context.call_internal(builder, result.fndesc, signature, args)

@@ -1,0 +1,75 @@
+"""`@part`: a function that becomes part of the kernels that call it.
+
+Numba optimises an `@njit` function and makes machine code of it, and again inside every caller, and inside the
+caller's callers. For a kernel put together from a dozen functions and tile variants that is most of the compile time.
+A part is typed and lowered once for each signature; LLVM sees it first in the kernel, where it is needed.
+"""
+from numba import config, njit
+from numba.core import compiler, types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.dispatcher import _FunctionCompiler
+from numba.core.registry import CPUDispatcher
+
+
+class _Ingredients(JITCodeLibrary):
+    """LLVM code that is only ever linked into other libraries: not optimised as a whole, no machine code."""
+
+    def finalize(self):
+        self._raise_if_finalized()
+        for library in dict.fromkeys(self._linking_libraries):
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalized = True
+
+
+class _Compiler(_FunctionCompiler):
+    def _compile_core(self, args, return_type):
+        context = self.targetdescr.target_context
+        flags = compiler.Flags()
+        self.targetdescr.options.parse_as_flags(flags, self.targetoptions)
+        flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        library = _Ingredients(context.codegen(), self.py_func.__qualname__)
+        result = compiler.compile_extra(self.targetdescr.typing_context, context, self.py_func, args=args,
+                                        return_type=return_type, flags=flags, locals={}, library=library)
+        key = object()                       # Numba finds a function's implementation by its entry point: here a name
+        context.insert_user_function(key, result.fndesc, [library])
+        return result._replace(entry_point=key)
+
+
+class Part(CPUDispatcher):
+    """A function that kernels call like an `@njit` function; called from Python it is one."""
+
+    def __init__(self, py_func):
+        super().__init__(py_func, targetoptions={"error_model": "numpy", "nopython": True, "boundscheck": None})
+        self._compiler = _Compiler(py_func, self.targetdescr, self.targetoptions, {}, compiler.Compiler)
+        self._compiled = None
+
+    def compile(self, sig):
+        return super().compile(tuple(types.unliteral(a) for a in sig))
+
+    def variant(self, arguments):
+        """The compile result for these argument types, literals kept: a function of its own that is not inlined."""
+        if arguments not in self.overloads:
+            super().compile(arguments)
+            result = self.overloads[arguments]
+            function = result.library._final_module.get_function(result.fndesc.llvm_func_name)
+            function.add_function_attribute("noinline")
+            function.add_function_attribute("optsize")       # no unrolled copies of loops that are unrolled by hand
+        return self.overloads[arguments]
+
+    def _compile_for_args(self, *args, **kws):
+        self._compiled = self._compiled or njit(error_model="numpy")(self.py_func)
+        return self._compiled(*args, **kws)
+
+
+def part(function):
+    """Decorator: a function of kernels, or of other parts."""
+    return function if config.DISABLE_JIT else Part(function)
+
+
+def as_part(dispatcher):
+    """The part of an `@njit` function (itself, where it is one)."""
+    if isinstance(dispatcher, Part):
+        return dispatcher
+    if not hasattr(dispatcher, "part"):
+        dispatcher.part = Part(dispatcher.py_func)
+    return dispatcher.part
