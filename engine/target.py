@@ -137,7 +137,8 @@ class Cuda:
         destination.copy_to_device(source)
 
     def copy(self, destination, source):
-        destination.copy_to_device(source)   # from device memory: no crossing
+        if destination.size:                 # numba disagrees with itself on the strides of nothing
+            destination.copy_to_device(source)           # from device memory: no crossing
 
     @staticmethod
     def _count(way, size):

@@ -84,7 +84,7 @@ def test_regression_with_every_optimizer():
 def test_batch_norm_and_dropout_act_only_in_training(blobs):
     x, y = blobs
     model = small(extra=[BatchNorm(), ReLU(), Dropout(0.5)])
-    model.fit(x, y, epochs=20, verbose=0)
+    model.fit(x, y, epochs=40, verbose=0)
     np.testing.assert_array_equal(model.predict(x), model.predict(x))
     assert model.evaluate(x, y)[1] > 0.9
     mean = model.get_weights()[4]

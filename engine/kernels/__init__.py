@@ -6,9 +6,9 @@ array([0., 2.])
 >>> TABLE["relu"].reference                         # the NumPy truth
 """
 from engine.errors import EngineError, unknown
-from engine.kernels import activation, control, interim, matmul, prelu, random
+from engine.kernels import activation, control, elementwise, loss, matmul, metric, norm, prelu, random, reduce, shape, update
 
-FAMILIES = (activation, prelu, matmul, random, control, interim)
+FAMILIES = (activation, elementwise, reduce, shape, prelu, matmul, random, control, update, loss, metric, norm)
 
 
 class Table(dict):

@@ -20,12 +20,14 @@ and exact; ops that keep only y can fuse the second kind. Formulas are stable fo
 """
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
 
 from engine.errors import EngineError
+from engine.kernels.entry import Disjoint
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, blocks, cuda, kernel_of
 from engine.kernels.op import Op, demand, flat, floats, same
@@ -74,6 +76,7 @@ class Activation:
     f: Formula
     slope: Formula = None                    # None: no gradient passes
     slope_of: str = "x"
+    truth: Callable = None                   # f in NumPy, written on its own; None: the formula value by value
 
     @functools.cached_property
     def op(self):
@@ -115,20 +118,22 @@ class Activation:
     @property
     def reference(self):
         """f in NumPy: written on its own for the built-in activations, the formula value by value for a user's."""
-        return REFERENCES.get(self.name) or (lambda x: np.vectorize(self.f.python, otypes=[np.float64])(x))
+        return self.truth or (lambda x: np.vectorize(self.f.python, otypes=[np.float64])(x) if x.size else x)
 
     def __repr__(self):
         return self.name
 
 
-def activation(name, f, slope=None, slope_of="x"):
-    """An activation from scalar Python functions; `slope` is the derivative as a function of x or (slope_of="y") of y.
+def activation(name, f, slope=None, slope_of="x", truth=None):
+    """An activation from scalar Python functions; `slope` is the derivative as a function of x or (slope_of="y") of y;
+    `truth` is f in NumPy, if it is to be checked against more than itself.
 
     >>> cube = activation("cube", lambda x: x * x * x, lambda x: 3 * x * x)
     """
     if slope_of not in ("x", "y"):
         raise EngineError(f"activation {name}: expected slope_of 'x' or 'y', got {slope_of!r}")
-    return Activation(name, Formula(f, name), None if slope is None else Formula(slope, f"{name}_slope"), slope_of)
+    return Activation(name, Formula(f, name), None if slope is None else Formula(slope, f"{name}_slope"), slope_of,
+                      truth)
 
 
 def relu_at(x):
@@ -151,7 +156,7 @@ def hard_swish_at(x):
     return 0 if x <= -3 else x if x >= 3 else x * (x / 6 + 0.5)
 
 
-ACTIVATIONS = {a.name: a for a in (
+_BUILT_IN = (
     activation("sigmoid", sigmoid_at, lambda y: y * (1 - y), "y"),
     activation("tanh", lambda x: math.tanh(x), lambda y: 1 - y * y, "y"),
     activation("relu", relu_at, lambda y: 1 if y > 0 else 0, "y"),
@@ -166,7 +171,7 @@ ACTIVATIONS = {a.name: a for a in (
     activation("hard_sigmoid", hard_sigmoid_at, lambda x: 1 / 6 if abs(x) < 3 else 0),
     activation("hard_swish", hard_swish_at, lambda x: 0 if x <= -3 else 1 if x >= 3 else x / 3 + 0.5),
     activation("step", lambda x: 1 if x >= 0 else 0),
-)}
+)
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
@@ -192,10 +197,12 @@ REFERENCES = {
     "hard_swish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1), "step": lambda x: np.where(x >= 0, 1.0, 0.0),
 }
 
+ACTIVATIONS = {a.name: replace(a, truth=REFERENCES[a.name]) for a in _BUILT_IN}
+
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", pipeline_class=Disjoint)
 def map_cpu(x, f, out, task, tasks):
     """out[i] = f(x[i])"""
     first, count = span(x.size, task, tasks)
@@ -203,7 +210,7 @@ def map_cpu(x, f, out, task, tasks):
         out[first + k] = f(x[first + k])
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", pipeline_class=Disjoint)
 def scale_by_slope_cpu(dy, at, slope, dx, task, tasks):
     """dx[i] = dy[i] * slope(at[i])"""
     first, count = span(dy.size, task, tasks)

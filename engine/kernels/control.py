@@ -1,4 +1,4 @@
-"""What leads a compiled training step through an epoch: which samples come next, how far training is, sums over batches.
+"""What leads a compiled training step through an epoch: which samples come next, how far it is, sums over batches.
 
 A step runs many times without Python in between, so all that changes from step to step lies in small arrays on the
 target and is changed there:

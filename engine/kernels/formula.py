@@ -100,7 +100,8 @@ class Formula:
     def _cpu(self, dtype):
         from engine.kernels import elementary
         return self._compile("cpu", np.dtype(dtype), elementary, "_cpu",
-                             lambda f: njit(error_model="numpy", fastmath=FASTMATH, forceinline=True)(f))
+                             lambda f: njit(error_model="numpy", fastmath=FASTMATH, forceinline=True,
+                                            no_cfunc_wrapper=True)(f))
 
     def cuda(self, dtype):
         """The compiled device function for values of `dtype` on the GPU."""
@@ -192,6 +193,11 @@ class _TypedNumbers(ast.NodeTransformer):
 
     def visit_Constant(self, node):
         if isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+            return ast.Call(ast.Name("_number", ast.Load()), [node], [])
+        return node
+
+    def visit_Attribute(self, node):
+        if ast.unparse(node) in ("math.pi", "math.e", "math.tau", "math.inf", "math.nan"):
             return ast.Call(ast.Name("_number", ast.Load()), [node], [])
         return node
 

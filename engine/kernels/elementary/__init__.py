@@ -24,7 +24,7 @@ in units in the last place (float32: over all numbers; float64: over some millio
 | log1p | 1.5 | 1.5 | the same, with what 1 + x loses put back |
 | sin | 2.4 | 1.5 | n pi/2 taken off, two polynomials (1.5 up to 1e4); nan beyond 4e6 (float32), 1e13 |
 | cos | 2.4 | 1.5 | the same |
-| tan | 4.0 | 3.4 | sin / cos |
+| tan | 4.0 | 3.6 | sin / cos |
 | asin | 2.4 | 2.3 | polynomial, of the half angle for large x |
 | acos | 1.2 | 1.3 | the same |
 | atan | 1.9 | 1.9 | polynomial, after turning back by 0, pi/4 or pi/2 |

@@ -46,7 +46,7 @@ def in_quadrant(real):
         n = t - rounder
         r = fused(-n, third, fused(-n, second, fused(-n, first, x)))
         z = r * r
-        s = with_sign(r + r * (z * polynomial(z, sines)), r)
+        s = with_sign(r + r * (z * polynomial(z, sines)), r)                   # the sum alone would turn -0 into 0
         return s, one - (half * z - z * z * polynomial(z, cosines)), bits_of(t)
     return in_quadrant
 

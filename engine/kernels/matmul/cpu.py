@@ -13,7 +13,6 @@ rows makes them fall on the same cache sets. Sums run over k in order, in one ch
 value of C: the bits do not depend on blocking, packing, tasks or threads.
 """
 import numpy as np
-from numba import njit
 
 from engine.kernels.op import Spec
 from engine.kernels.simd import (
@@ -21,16 +20,17 @@ from engine.kernels.simd import (
     tile_map2, tile_store, transpose)
 
 NARROW = 5                                   # from this height on a tile of one vector is faster than one of two
-AHEAD = 8                                    # rows of B asked for before they are used
+BEFORE, ON_THE_WAY = 1, 2                    # how B is packed: transposed copies, or by the first panel
+AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used: page after page, or dense
 
 
 @part
-def tiles(rows, vectors, panels, strips, kc, cols, left, right, out, start, last, f, slope):
+def tiles(rows, vectors, panels, strips, kc, cols, left, right, out, start, last, f, slope, copy, copy_strip):
     """panels x strips tiles of C, each rows x vectors: c = start + a[:, :kc] @ b[:kc], and after the last block of k
-    f of that, or the slope of that and y. f and slope are formulas or None; Numba drops what stands behind a None.
-    `cols` is the number of columns in each tile (less than its width in B's last strip)."""
+    f of that, or the slope of that and y. `cols`: columns in each tile (less than its width in B's last strip).
+    What is None, Numba drops: f and slope are formulas or None; `copy`, if not, is where to pack B on the way."""
     a, a_row, a_col, a_panel = left          # distances from row to row, along k, from panel to panel
-    b, ldb, b_strip = right
+    b, ldb, b_strip, ahead = right
     c, ldc, y = out
     before, before_row, before_col = start
     width = vectors * lanes_of(c)
@@ -39,8 +39,11 @@ def tiles(rows, vectors, panels, strips, kc, cols, left, right, out, start, last
             acc = tile_load(tile(rows, vectors, c), before + s * before_col * width, before_row, cols)
             strip = b + s * b_strip
             for k in range(kc):
-                prefetch(acc, strip + (k + AHEAD) * ldb, 0, 1)
-                acc = outer_fma(acc, a + k * a_col, a_row, strip + k * ldb, cols)
+                prefetch(acc, strip + k * ldb + ahead, 0, 1)
+                row = tile_load(tile(1, vectors, c), strip + k * ldb, 0, cols)
+                acc = outer_fma(acc, a + k * a_col, a_row, row)
+                if copy is not None:
+                    tile_store(row, copy + (s * copy_strip + k * width), 0)
             if f is not None:
                 if last:
                     acc = tile_map(acc, f)
@@ -53,12 +56,11 @@ def tiles(rows, vectors, panels, strips, kc, cols, left, right, out, start, last
 
 @part
 def copy_rows(rows, cols, src, ld, dst, ldd):
-    """dst[r, j] = src[r, j] for j < cols, zeros up to the end of a vector."""
+    """dst[r, j] = src[r, j] for j < cols, zeros up to the end of a vector; all rows side by side, as many streams."""
     t, lanes = tile(1, 1, src), lanes_of(src)
-    for r in range(rows):
-        for j in range(0, cols, lanes):
-            prefetch(t, src + (r + AHEAD) * ld + j, 0, 1)
-            tile_store(tile_load(t, src + r * ld + j, 0, cols - j), dst + r * ldd + j, 0)
+    for j in range(0, cols, lanes):
+        for r in range(rows):
+            tile_store(tile_load(t, src + (r * ld + j), 0, cols - j), dst + (r * ldd + j), 0)
 
 
 @part
@@ -71,9 +73,14 @@ def copy_transposed(kc, cols, src, ld, dst, ldd):
                 dst[k * ldd + j] = src[j * ld + k]
         return
     for s in range(0, cols, lanes):
-        j = min(s, cols - lanes)             # the last block overlaps the one before
+        j = least(s, cols - lanes)             # the last block overlaps the one before
         for k in range(0, kc, lanes):
             tile_store(transpose(tile_load(t, src + j * ld + k, ld, kc - k)), dst + k * ldd + j, ldd)
+
+
+@part
+def least(x, y):
+    return x if x < y else y
 
 
 @part
@@ -83,15 +90,11 @@ def padded(n, step):
 
 
 @part
-def pack_strips(first, last, n, kc, b, b_row, b_col, packed, size):
-    """Strips first .. last of B, kc rows: each with its rows at a distance of two vectors, `size` values a strip."""
+def pack_transposed(first, last, n, kc, b, b_col, packed, size):
+    """Strips first .. last of a transposed B, kc rows: rows at a distance of two vectors, `size` values a strip."""
     width = 2 * lanes_of(b)
-    for s in range(first, last):
-        j = s * width
-        if b_col == 1:
-            copy_rows(kc, min(width, n - j), b + j, b_row, packed, width)
-        else:
-            copy_transposed(kc, min(width, n - j), b + j * b_col, b_col, packed, width)
+    for j in range(first * width, least(last * width, n), width):
+        copy_transposed(kc, least(width, n - j), b + j * b_col, b_col, packed, width)
         packed += size
 
 
@@ -112,30 +115,36 @@ def pack_panels(rows, kc, a, a_row, a_col, packed, size):
 
 
 @part
-def group(rows, strips, edge, kc, left, right, out, start, last, f, slope, a_size):
-    """A block of A times a group of B's strips, the last of which has `edge` columns (0: all are full)."""
-    a, a_row, a_col, _ = left
-    b, ldb, b_strip = right
+def group(rows, strips, edge, kc, left, right, out, start, last, f, slope, packed, packed_strip):
+    """A block of A times a group of B's strips, the last of which has `edge` columns (0: all are full). With
+    `packed_strip` > 0 the first panel packs B on its way, for the other panels."""
+    a, a_row, a_col, a_panel = left
+    b, ldb, b_strip, ahead = right
     c, ldc, y = out
     before, before_row, before_col = start
     lanes, i = lanes_of(c), 0
+    full = strips - (edge > 0)
     while i < rows:
         height, panels = next_panels(rows - i)
-        step = a_size if a_size > 0 else height * a_row
-        for part in range(2):                # the full strips, then the narrow one
-            s = part * (strips - (edge > 0))
-            count = (edge > 0) if part else strips - (edge > 0)
+        pack = i == 0 and packed_strip > 0
+        if pack:
+            panels = 1
+        step = a_panel if a_panel > 0 else height * a_row
+        for s, count, cols in ((0, full, 2 * lanes), (full, strips - full, edge)):
             j = s * 2 * lanes
-            cols = edge if part else 2 * lanes
-            ci = (c + (i * ldc + j), ldc, y + (i * ldc + j))
-            si = (before + (i * before_row + j * before_col), before_row, before_col)
-            if count > 0:
-                if cols > lanes or height < NARROW:
-                    by_rows(tiles, height, 1, (2, panels, count, kc, cols, (a, a_row, a_col, step),
-                                               (b + s * b_strip, ldb, b_strip), ci, si, last, f, slope))
-                else:
-                    by_rows(tiles, height, NARROW, (1, panels, count, kc, cols, (a, a_row, a_col, step),
-                                                     (b + s * b_strip, ldb, b_strip), ci, si, last, f, slope))
+            at = (a, a_row, a_col, step)
+            to = (c + (i * ldc + j), ldc, y + (i * ldc + j))
+            of = (b + s * b_strip, ldb, b_strip, ahead)
+            since = (before + (i * before_row + j * before_col), before_row, before_col)
+            if count > 0 and pack:
+                by_rows(tiles, height, ROWS, (2, 1, count, kc, cols, at, of, to, since, last, f, slope,
+                                              packed + s * packed_strip, packed_strip))
+            elif count > 0 and (cols > lanes or height < NARROW):
+                by_rows(tiles, height, 1, (2, panels, count, kc, cols, at, of, to, since, last, f, slope, None, 0))
+            elif count > 0:
+                by_rows(tiles, height, NARROW, (1, panels, count, kc, cols, at, of, to, since, last, f, slope, None, 0))
+        if pack:
+            b, ldb, b_strip, ahead = packed, 2 * lanes, packed_strip, PACKED_AHEAD * 2 * lanes
         a += panels * step
         i += panels * height
 
@@ -152,12 +161,12 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
     b_size = padded(kc, lanes) * width
     a_size = padded(ROWS, lanes) * (padded(kc, lanes) + lanes) if pack_a else 0
     keep = m > mc                            # all of B's packed strips are used again
-    packed_a = work + (k_blocks * strips if keep else ns) * b_size * pack_b
+    packed_a = work + (k_blocks * strips if keep else ns) * b_size * (pack_b > 0)
     for i in range(0, m, mc):
-        rows = min(mc, m - i)
+        rows = least(mc, m - i)
         for q in range(k_blocks):
             p = q * kc
-            steps = min(kc, k - p)
+            steps = least(kc, k - p)
             ai, row, col = a + (i * a_row + p * a_col), a_row, a_col
             if pack_a:
                 pack_panels(rows, steps, ai, a_row, a_col, packed_a, a_size)
@@ -165,18 +174,22 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
                 if a_col != 1:
                     row, col = 1, padded(ROWS, lanes)
             for s in range(0, strips, ns):
-                j, end = s * width, min(strips, s + ns)
-                bs, ldb, b_strip = b + (p * b_row + j), b_row, width
+                j, end = s * width, least(strips, s + ns)
+                packed, packed_strip = work + (q * strips + s if keep else 0) * b_size, 0
+                bs = (b + (p * b_row + j), b_row, width, AHEAD * b_row)
                 if pack_b:
-                    bs, ldb, b_strip = work + (q * strips + s if keep else 0) * b_size, width, b_size
-                    if i == 0:
-                        pack_strips(s, end, n, steps, b + p * b_row, b_row, b_col, bs, b_size)
+                    if i == 0 and pack_b == ON_THE_WAY:
+                        packed_strip = b_size
+                    else:
+                        bs = (packed, width, b_size, PACKED_AHEAD * width)
+                        if i == 0:
+                            pack_transposed(s, end, n, steps, b + p * b_row, b_col, packed, b_size)
                 ij = i * ldc + j
-                before, before_row, before_col = c + ij, ldc, 1
+                before = (c + ij, ldc, 1)
                 if q == 0:
-                    before, before_row, before_col = start[0] + (i * start[1] + j * start[2]), start[1], start[2]
-                group(rows, end - s, n % width if end == strips else 0, steps, (ai, row, col, 0), (bs, ldb, b_strip),
-                      (c + ij, ldc, y + ij), (before, before_row, before_col), q == k_blocks - 1, f, slope, a_size)
+                    before = (start[0] + (i * start[1] + j * start[2]), start[1], start[2])
+                group(rows, end - s, n % width if end == strips else 0, steps, (ai, row, col, a_size), bs,
+                      (c + ij, ldc, y + ij), before, q == k_blocks - 1, f, slope, packed, packed_strip)
 
 
 @part
@@ -187,12 +200,12 @@ def task_rectangle(m, n, task, m_tasks, n_tasks, lanes):
     strips, unit = (n + width - 1) // width, ROWS if m >= 8 * ROWS * m_tasks else 2
     row, column = task // n_tasks, task % n_tasks
     panels = (m + unit - 1) // unit
-    i0, i1 = panels * row // m_tasks * unit, min(m, panels * (row + 1) // m_tasks * unit)
-    j0, j1 = strips * column // n_tasks * width, min(n, strips * (column + 1) // n_tasks * width)
+    i0, i1 = panels * row // m_tasks * unit, least(m, panels * (row + 1) // m_tasks * unit)
+    j0, j1 = strips * column // n_tasks * width, least(n, strips * (column + 1) // n_tasks * width)
     return i0, i1 - i0, j0, j1 - j0
 
 
-@njit(error_model="numpy")
+@part
 def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
     """C = op(A) op(B), or C += that; op transposes where the flag is 1. `plan_matmul` gives what follows `c`."""
     m, n = c.shape
@@ -211,7 +224,7 @@ def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, kc, mc, n
               (pc, n, pc), start, None, None, own + 2 * lanes, kc, mc, ns, pack_a, pack_b)
 
 
-@njit(error_model="numpy")
+@part
 def dense_kernel(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
     """Y = f(X W + bias): the bias is where the sums start, f is applied before the store."""
     (m, k), n, lanes = x.shape, w.shape[1], lanes_of(pointer(y))
@@ -245,7 +258,7 @@ def plan_blocks(m, n, k, transpose_a, transpose_b, dtype, threads):
     kmax = 8192 // size
     k_blocks = max(1, -(-k // kmax))
     kc = max(1, -(-k // k_blocks))
-    pack_b = int(bool(transpose_b) or (m >= 96 and k * n * size > 512 * 1024))
+    pack_b = BEFORE if transpose_b else ON_THE_WAY if m >= 96 and k * n * size > 512 * 1024 else 0
     lda = m if transpose_a else k
     pack_a = int(n >= 256 and m * k * size > 512 * 1024 and (lda * size % 1024 == 0 or bool(transpose_a)))
     mc = max(ROWS, cache_bytes(2) // 2 // (kc * size) // ROWS * ROWS)
@@ -271,7 +284,7 @@ def work_values(m, n, k, kc, mc, ns, pack_a, pack_b, m_tasks, n_tasks, lane):
     width = 2 * lane
     strips = max(ns, -(-(-(-n // width)) // n_tasks) * -(-max(k, 1) // kc))
     panels = -(-min(m, mc) // ROWS) + 6
-    return (width + pack_b * strips * up(kc, lane) * width + pack_a * panels * up(ROWS, lane) * (up(kc, lane) + lane))
+    return (width + (pack_b > 0) * strips * up(kc, lane) * width + pack_a * panels * up(ROWS, lane) * (up(kc, lane) + lane))
 
 
 MATMUL_PHASES = matmul_kernel

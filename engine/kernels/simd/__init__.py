@@ -9,7 +9,8 @@ A `Tile` is a small matrix that lives in vector registers. A microkernel is then
     def corner(a, b, c):                                  # c[:6, :one vector] = a[:6] @ b, C-contiguous float32
         acc = tile(6, 1, pointer(c))
         for k in range(a.shape[1]):
-            acc = outer_fma(acc, pointer(a) + k, a.shape[1], pointer(b) + k * b.shape[1])
+            row = tile_load(tile(1, 1, pointer(b)), pointer(b) + k * b.shape[1], 0)
+            acc = outer_fma(acc, pointer(a) + k, a.shape[1], row)
         tile_store(acc, pointer(c), c.shape[1])
 
 Pointers are typed and count elements; nothing checks them, except with NUMBA_DISABLE_JIT=1, where every word is plain
@@ -24,7 +25,7 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `tile_load(t, p, ld[, columns])` | a tile like t from p[i * ld + j]; zeros from column `columns` on |
 | `tile_store(t, p, ld[, columns])` | the reverse; nothing is touched from column `columns` on |
 | `prefetch(t, p, ld, rows)` | asks for the cache lines of the first rows of a tile like t |
-| `outer_fma(t, a, a_row, b[, columns])` | t[i, j] + a[i * a_row] * b[j] |
+| `outer_fma(t, a, a_row, row)` | t[i, j] + a[i * a_row] * row[0, j]; row is a tile of one row |
 | `tile_fma(t, x, y)`, `+ - * /`, `tile_max(x, y)` | value by value, of tiles of one shape |
 | `row_sum(t)`, `row_max(t)` | each row's sum or maximum, in every column of it |
 | `column_sum(t)` | a tile of one row |

@@ -7,21 +7,20 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from engine.kernels.simd.host import VECTOR_BYTES
-from engine.kernels.simd.tile_type import I32, I64, Tile, edge_masks, edge_type, load, multiply_add, row_pointers, splat
+from engine.kernels.simd.tile_type import I32, I64, Tile, multiply_add, row_pointers, splat
 
 @intrinsic
-def outer_fma(typing, acc, a, a_row, b, columns=None):
-    """acc[i, :] += a[i * a_row] * b[:], one step of a matrix product; with `columns`, only b[:columns] is read."""
+def outer_fma(typing, acc, a, a_row, row):
+    """acc[i, :] += a[i * a_row] * row[:], one step of a matrix product; `row` is a tile of one row."""
     def codegen(context, builder, sig, args):
-        values, row = acc.unpack(builder, args[0]), Tile(1, acc.vectors, acc.dtype)
-        masks = edge_masks(builder, acc, columns, args[4])
-        of_b = [load(builder, acc, place, mask) for place, mask in zip(row.addresses(builder, args[3], I64(0)), masks)]
+        values, of_row = acc.unpack(builder, args[0]), row.unpack(builder, args[3])
         for i, place in enumerate(row_pointers(builder, args[1], args[2], acc.rows)):
             x = splat(builder, builder.load(place), acc.lanes)
-            for v, y in enumerate(of_b, i * acc.vectors):
+            for v, y in enumerate(of_row, i * acc.vectors):
                 values[v] = multiply_add(builder, acc, x, y, values[v])
         return acc.pack(builder, values)
-    return acc(acc, a, types.int64, b, edge_type(columns)), codegen
+    if row == Tile(1, acc.vectors, acc.dtype):
+        return acc(acc, a, types.int64, row), codegen
 
 
 @intrinsic

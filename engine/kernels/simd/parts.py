@@ -46,6 +46,9 @@ class Part(CPUDispatcher):
     def compile(self, sig):
         return super().compile(tuple(types.unliteral(a) for a in sig))
 
+    def add_overload(self, result):
+        self.overloads[tuple(result.signature.args)] = result        # nothing that Python could call
+
     def variant(self, arguments):
         """The compile result for these argument types, literals kept: a function of its own that is not inlined."""
         if arguments not in self.overloads:

@@ -103,12 +103,9 @@ def prefetch(like, p, ld, rows):
     pass
 
 
-def outer_fma(acc, a, a_row, b, columns=None):
+def outer_fma(acc, a, a_row, row):
     column = np.array([[a[i * a_row]] for i in range(acc.values.shape[0])], acc.dtype)
-    row = np.zeros(acc.values.shape[1], acc.dtype)
-    for j in range(_width(acc, columns)):
-        row[j] = b[j]
-    return acc.like(acc.values + column * row)
+    return acc.like(acc.values + column * row.values)
 
 
 def tile_fma(acc, x, y):

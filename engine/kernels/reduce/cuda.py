@@ -1,0 +1,126 @@
+"""CUDA kernels of the reductions and their launchers. What threads found is joined in a tree: the order is fixed by the
+shapes."""
+from engine.kernels.gpu import blocks, cuda, kernel, kernel_of
+
+
+@kernel_of
+def _fold_lines_cuda(f, g):
+    def fold_lines(x, start, divisor, out):
+        """A block reduces the values (r0, r1) of one output: each thread every blockDim-th, then all in a tree."""
+        held = cuda.shared.array(256, x.dtype)
+        i, k = cuda.blockIdx.x // x.shape[2], cuda.blockIdx.x % x.shape[2]
+        thread, threads = cuda.threadIdx.x, cuda.blockDim.x
+        result = start
+        for r in range(x.shape[1]):
+            for at in range(thread, x.shape[3], threads):
+                result = g(result, f(x[i, r, k, at]))
+        held[thread] = result
+        cuda.syncthreads()
+        while threads > 1:
+            half = (threads + 1) // 2
+            if thread + half < threads:
+                held[thread] = g(held[thread], held[thread + half])
+            cuda.syncthreads()
+            threads = half
+        if thread == 0:
+            out[cuda.blockIdx.x] = held[0] / divisor
+    return fold_lines
+
+
+@kernel_of
+def _fold_columns_cuda(f, g):
+    def fold_columns(x, columns, start, divisor, out):
+        """A block of (columns, rows) threads reduces blockDim.x neighbouring columns; its rows are joined in a tree."""
+        held = cuda.shared.array((16, 32), x.dtype)
+        across = (columns + cuda.blockDim.x - 1) // cuda.blockDim.x
+        group = cuda.blockIdx.x // across
+        column = (cuda.blockIdx.x - group * across) * cuda.blockDim.x + cuda.threadIdx.x
+        i, k = group // x.shape[2], group % x.shape[2]
+        lane, thread, threads = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockDim.y
+        result = start
+        if column < columns:
+            for r in range(x.shape[1]):
+                for at in range(thread * columns + column, x.shape[3], threads * columns):
+                    result = g(result, f(x[i, r, k, at]))
+        held[thread, lane] = result
+        cuda.syncthreads()
+        while threads > 1:
+            half = (threads + 1) // 2
+            if thread + half < threads:
+                held[thread, lane] = g(held[thread, lane], held[thread + half, lane])
+            cuda.syncthreads()
+            threads = half
+        if thread == 0 and column < columns:
+            out[group * columns + column] = held[0, lane] / divisor
+    return fold_columns
+
+
+@kernel
+def _argmax_cuda(x, inner, out):
+    """A block finds one output: each thread the best of its values, then the better of two, the earlier of equals."""
+    held = cuda.shared.array(256, x.dtype)
+    places = cuda.shared.array(256, out.dtype)
+    i, j = cuda.blockIdx.x // inner, cuda.blockIdx.x % inner
+    thread, threads = cuda.threadIdx.x, cuda.blockDim.x
+    size = x.shape[1] // inner
+    place = thread if thread < size else 0
+    best = x[i, place * inner + j]
+    for k in range(thread + threads, size, threads):
+        v = x[i, k * inner + j]
+        if v > best or (v != v and best == best):
+            best = v
+            place = k
+    held[thread] = best
+    places[thread] = place
+    cuda.syncthreads()
+    while threads > 1:
+        half = (threads + 1) // 2
+        if thread + half < threads:
+            mine, other = held[thread], held[thread + half]
+            wins = other > mine or (other != other and mine == mine)
+            ties = (other == mine or (other != other and mine != mine)) and places[thread + half] < places[thread]
+            if wins or ties:
+                held[thread] = other
+                places[thread] = places[thread + half]
+        cuda.syncthreads()
+        threads = half
+    if thread == 0:
+        out[cuda.blockIdx.x] = places[0]
+
+
+@kernel
+def _extreme_grad_cuda(dy, x, y, inner, dx):
+    """A thread writes one line (its values lie `inner` apart, so neighbouring threads touch neighbouring values)."""
+    at = cuda.grid(1)
+    if at < dy.size:
+        i, j = at // inner, at % inner
+        found = False
+        for k in range(j, x.shape[1], inner):
+            v = x[i, k]
+            here = not found and (v == y[i, j] or v != v)
+            found = found or here
+            dx[i, k] = dy[i, j] if here else x.dtype.type(0)
+
+
+def threads_for(size, most=256):
+    """Threads of a block for `size` values: a power of two from 32 to `most`."""
+    return min(most, max(32, 1 << (max(1, size) - 1).bit_length()))
+
+
+def fold_cuda(x, columns, f, g, start, divisor, out):
+    start, divisor = x.dtype.type(start), x.dtype.type(divisor)
+    groups = x.shape[0] * x.shape[2]
+    if columns == 1:
+        _fold_lines_cuda(f, g, x.dtype)[groups, threads_for(x.shape[3])](x, start, divisor, out)
+    else:
+        width, height = 32, min(16, max(1, x.shape[3] // columns))
+        grid = groups * blocks(columns, width)
+        _fold_columns_cuda(f, g, x.dtype)[grid, (width, height)](x, columns, start, divisor, out)
+
+
+def argmax_cuda(x, inner, larger, out):
+    _argmax_cuda[out.size, threads_for(x.shape[1] // inner)](x, inner, out)
+
+
+def extreme_grad_cuda(dy, x, y, inner, dx):
+    _extreme_grad_cuda[blocks(dy.size, 64), 64](dy, x, y, inner, dx)

@@ -1,0 +1,140 @@
+"""CUDA kernels of the updates, one thread for each weight, and their launchers."""
+import math
+
+from numba import float64
+
+from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel, kernel_of
+from engine.kernels.split import CHUNK, LANES, block_sum
+from engine.kernels.update.rules import adam_numbers
+
+adam_numbers_device = device(adam_numbers)
+
+
+@kernel_of
+def _sgd_cuda(rule):
+    def sgd(g, rate, decay, p):
+        i = cuda.grid(1)
+        if i < g.size:
+            p[i] = rule(p[i], g[i], g.dtype.type(rate[0]), decay)
+    return sgd
+
+
+@kernel_of
+def _sgd_momentum_cuda(rule):
+    def sgd_momentum(g, rate, decay, momentum, nesterov, p, v):
+        i = cuda.grid(1)
+        if i < g.size:
+            p[i], v[i] = rule(p[i], g[i], v[i], g.dtype.type(rate[0]), decay, momentum, nesterov)
+    return sgd_momentum
+
+
+@kernel_of
+def _rmsprop_cuda(rule):
+    def rmsprop(g, rate, decay, alpha, rest, epsilon, p, s):
+        i = cuda.grid(1)
+        if i < g.size:
+            p[i], s[i] = rule(p[i], g[i], s[i], g.dtype.type(rate[0]), decay, alpha, rest, epsilon)
+    return rmsprop
+
+
+@kernel_of
+def _rmsprop_momentum_cuda(rule):
+    def rmsprop_momentum(g, rate, decay, alpha, rest, epsilon, momentum, centered, p, s, m, b):
+        i = cuda.grid(1)
+        if i < g.size:
+            p[i], s[i], m[i], b[i] = rule(p[i], g[i], s[i], m[i], b[i], g.dtype.type(rate[0]), decay, alpha, rest,
+                                          epsilon, momentum, centered)
+    return rmsprop_momentum
+
+
+@kernel_of
+def _adagrad_cuda(rule):
+    def adagrad(g, rate, decay, epsilon, p, s):
+        i = cuda.grid(1)
+        if i < g.size:
+            p[i], s[i] = rule(p[i], g[i], s[i], g.dtype.type(rate[0]), decay, epsilon)
+    return adagrad
+
+
+@kernel_of
+def _adam_cuda(rule):
+    def adam(g, rate, counter, decay, beta1, beta2, decoupled, rest1, narrow_beta2, rest2, epsilon, p, m, v):
+        i, number = cuda.grid(1), g.dtype.type
+        held = cuda.shared.array(4, float64)
+        if cuda.threadIdx.x == 0:            # the powers of one thread serve the block: in float64 they are dear
+            held[0], held[1], held[2], held[3] = adam_numbers_device(rate, counter, decay, beta1, beta2, decoupled)
+        cuda.syncthreads()
+        if i < g.size:
+            p[i], m[i], v[i] = rule(p[i], g[i], m[i], v[i], number(held[0]), number(held[1]), number(held[2]), rest1,
+                                    narrow_beta2, rest2, number(held[3]), epsilon)
+    return adam
+
+
+@kernel_of
+def _clip_by_value_cuda(rule):
+    def clip_by_value(g, low, high, out):
+        i = cuda.grid(1)
+        if i < g.size:
+            out[i] = rule(g[i], low, high)
+    return clip_by_value
+
+
+@kernel
+def _squares_cuda(g, sums):
+    chunk, thread, total = cuda.blockIdx.x, cuda.threadIdx.x, 0.0
+    for i in range(chunk * CHUNK + thread, min(g.size, (chunk + 1) * CHUNK), LANES):
+        value = float64(g[i])                # reading takes longer than this, and the square of 1e20 stays finite
+        total += value * value
+    total = block_sum(total, thread)
+    if thread == 0:
+        sums[chunk] = total
+
+
+@kernel
+def _scale_to_norm_cuda(g, max_norm, sums, out):
+    thread, total = cuda.threadIdx.x, 0.0
+    for c in range(thread, sums.size, LANES):
+        total += sums[c]
+    factor = max_norm / (math.sqrt(block_sum(total, thread)) + 1e-6)
+    factor = g.dtype.type(1.0 if factor > 1.0 else factor)
+    for i in range(cuda.grid(1), g.size, cuda.gridsize(1)):
+        out[i] = g[i] * factor
+
+
+def sgd_cuda(p, g, rate, counter, rule, decay, p_out):
+    _sgd_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, g.dtype.type(decay), p_out)
+
+
+def sgd_momentum_cuda(p, g, v, rate, counter, rule, decay, momentum, nesterov, p_out, v_out):
+    number = g.dtype.type
+    _sgd_momentum_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, number(decay), number(momentum), nesterov,
+                                                               p_out, v_out)
+
+
+def rmsprop_cuda(p, g, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out):
+    numbers = map(g.dtype.type, (decay, alpha, 1 - alpha, epsilon))
+    _rmsprop_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, *numbers, p_out, s_out)
+
+
+def rmsprop_momentum_cuda(p, g, s, m, b, rate, counter, rule, decay, alpha, epsilon, momentum, centered, *outs):
+    numbers = map(g.dtype.type, (decay, alpha, 1 - alpha, epsilon, momentum))
+    _rmsprop_momentum_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, *numbers, centered, *outs)
+
+
+def adagrad_cuda(p, g, s, rate, counter, rule, decay, epsilon, p_out, s_out):
+    number = g.dtype.type
+    _adagrad_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, number(decay), number(epsilon), p_out, s_out)
+
+
+def adam_cuda(p, g, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, *outs):
+    numbers = decay, beta1, beta2, decoupled, *map(g.dtype.type, (1 - beta1, beta2, 1 - beta2, epsilon))
+    _adam_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, counter, *numbers, *outs)
+
+
+def clip_by_value_cuda(g, rule, low, high, out):
+    _clip_by_value_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, g.dtype.type(low), g.dtype.type(high), out)
+
+
+def clip_by_norm_cuda(g, max_norm, out, sums):
+    _squares_cuda[sums.size, LANES](g, sums)
+    _scale_to_norm_cuda[min(blocks(g.size, LANES), 1024), LANES](g, max_norm, sums, out)
