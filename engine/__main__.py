@@ -17,13 +17,15 @@ def info(arguments):
     from engine.kernels.entry import cache_folder, threads
     from engine.kernels.simd import host
     _, processor, _ = cpu_target.target_context.codegen().magic_tuple()
+    vectors = (f"{host.VECTOR_BYTES * 8} bits, tiles of {host.ROWS} x 2 of them; caches "
+               f"{', '.join(f'L{n} {host.cache_bytes(n) >> 10} KiB' for n in (1, 2, 3))}")
     threads.runner()
     chosen = target.choose()
     folder = cache_folder()
     files = list(folder.rglob("*.nbc")) if folder.exists() else []
     rows = [("engine", version.__version__), ("Python", platform.python_version()), ("numba", numba.__version__),
             ("llvmlite", llvmlite.__version__), ("NumPy", numpy.__version__), ("processor", processor),
-            ("vectors", host.describe()), ("threads", f"{threads.get()} (layer {threads.layer() or 'none: serial'})"),
+            ("vectors", vectors), ("threads", f"{threads.get()} (layer {threads.layer() or 'none: serial'})"),
             *((f"target {t.name}", f"{'present' if t.present() else 'absent'}: {t.reason()}")
               for t in target.TARGETS.values()),
             ("chosen", target.why(chosen)), ("ops", str(len(TABLE))),

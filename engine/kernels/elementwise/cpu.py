@@ -1,4 +1,7 @@
-"""CPU kernels of the elementwise family: loops over one line at a time, which LLVM vectorises."""
+"""CPU kernels of the elementwise family: loops over one line at a time, which LLVM vectorises.
+
+`table` holds the four axes of a broadcast call, outer to inner: 4 sizes, 4 steps in a, 4 steps in b (0 where repeated).
+"""
 from numba import njit
 
 from engine.kernels.entry import Disjoint
@@ -24,73 +27,57 @@ def scale_by_slope_with_cpu(dy, at, slope, p, q, dx, task, tasks):
 
 
 @njit(error_model="numpy", forceinline=True)
-def line_of(a, i, j, k):
-    """The line of a 4-D array at (i, j, k); along an axis of size 1 there is but one."""
-    return a[min(i, a.shape[0] - 1), min(j, a.shape[1] - 1), min(k, a.shape[2] - 1)]
-
-
-@njit(error_model="numpy", forceinline=True)
-def place_of(out, at):
-    """(i, j, k, column) of the value `at` of a 4-D array, counted in memory."""
-    row = at // out.shape[3]
-    plane = row // out.shape[2]
-    i = plane // out.shape[1]
-    return i, plane - i * out.shape[1], row - plane * out.shape[2], at - row * out.shape[3]
+def places(table, at):
+    """(x, y, column): where the value `at` of the output comes from in a and in b, and its place in its line."""
+    row = at // table[3]
+    plane = row // table[2]
+    i = plane // table[1]
+    j, k, column = plane - i * table[1], row - plane * table[2], at - row * table[3]
+    return (max(0, i * table[4] + j * table[5] + k * table[6] + column * table[7]),
+            max(0, i * table[8] + j * table[9] + k * table[10] + column * table[11]), column)
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def zip_line(x, y, column, f, z):
-    """z[k] = f(x[column + k], y[column + k]); x or y may be one number for the whole line"""
-    if x.size > 1 and y.size > 1:
-        xs, ys = x[column:column + z.size], y[column:column + z.size]
-        for k in range(z.size):
-            z[k] = f(xs[k], ys[k])
-    elif x.size > 1:
-        xs, number = x[column:column + z.size], y[0]
-        for k in range(z.size):
-            z[k] = f(xs[k], number)
-    else:
-        number, ys = x[0], y[column:column + z.size]
-        for k in range(z.size):
-            z[k] = f(number, ys[k])
-
-
-@njit(error_model="numpy", pipeline_class=Disjoint)
-def zip_cpu(a, b, f, out, task, tasks):
-    """out = f(a, b), all with four axes; a and b have size 1 along the axes where they are repeated"""
+def zip_cpu(a, b, f, *rest):
+    """out = f(a, b), line by line; along a line, an input either goes with it or stays one number"""
+    table, out, task, tasks = rest[:-3], rest[-3], rest[-2], rest[-1]
     at, count = span(out.size, task, tasks)
     last = at + count
     while at < last:
-        i, j, k, column = place_of(out, at)
-        line = out[i, j, k][column:column + last - at]
-        zip_line(line_of(a, i, j, k), line_of(b, i, j, k), column, f, line)
-        at += line.size
+        x, y, column = places(table, at)
+        first, n = max(0, at), min(table[3] - column, last - at)
+        if table[7] == table[11]:
+            for k in range(n):
+                out[first + k] = f(a[x + k], b[y + k])
+        elif table[7] > 0:
+            number = b[y]
+            for k in range(n):
+                out[first + k] = f(a[x + k], number)
+        else:
+            number = a[x]
+            for k in range(n):
+                out[first + k] = f(number, b[y + k])
+        at += n
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def slope_line(dy, x, y, column, slope, z):
-    """z[k] = dy[k] * slope(x[column + k], y[column + k])"""
-    if x.size > 1 and y.size > 1:
-        xs, ys = x[column:column + z.size], y[column:column + z.size]
-        for k in range(z.size):
-            z[k] = dy[k] * slope(xs[k], ys[k])
-    elif x.size > 1:
-        xs, number = x[column:column + z.size], y[0]
-        for k in range(z.size):
-            z[k] = dy[k] * slope(xs[k], number)
-    else:
-        number, ys = x[0], y[column:column + z.size]
-        for k in range(z.size):
-            z[k] = dy[k] * slope(number, ys[k])
-
-
-@njit(error_model="numpy", pipeline_class=Disjoint)
-def zip_slope_cpu(dy, a, b, slope, out, task, tasks):
-    """out = dy * slope(a, b); dy has the shape of out"""
+def zip_slope_cpu(dz, a, b, slope, *rest):
+    """out = dz * slope(a, b), as `zip_cpu`; dz has the shape of out"""
+    table, out, task, tasks = rest[:-3], rest[-3], rest[-2], rest[-1]
     at, count = span(out.size, task, tasks)
     last = at + count
     while at < last:
-        i, j, k, column = place_of(out, at)
-        d, line = dy[i, j, k][column:column + last - at], out[i, j, k][column:column + last - at]
-        slope_line(d, line_of(a, i, j, k), line_of(b, i, j, k), column, slope, line)
-        at += line.size
+        x, y, column = places(table, at)
+        first, n = max(0, at), min(table[3] - column, last - at)
+        if table[7] == table[11]:
+            for k in range(n):
+                out[first + k] = dz[first + k] * slope(a[x + k], b[y + k])
+        elif table[7] > 0:
+            number = b[y]
+            for k in range(n):
+                out[first + k] = dz[first + k] * slope(a[x + k], number)
+        else:
+            number = a[x]
+            for k in range(n):
+                out[first + k] = dz[first + k] * slope(number, b[y + k])
+        at += n

@@ -1,4 +1,5 @@
-"""CUDA kernels of the elementwise family and their launchers: one thread for each value."""
+"""CUDA kernels of the elementwise family and their launchers: one thread for each value. For the table see
+cpu.py."""
 from engine.kernels.gpu import THREADS, blocks, cuda, kernel_of
 
 
@@ -31,35 +32,31 @@ def _zip_equal_cuda(f):
 
 @kernel_of
 def _zip_cuda(f):
-    def zip_values(a, b, out):
+    def zip_values(a, b, table, out):
         at = cuda.grid(1)
         if at < out.size:
-            row = at // out.shape[3]
-            plane = row // out.shape[2]
-            i = plane // out.shape[1]
-            j, k, m = plane - i * out.shape[1], row - plane * out.shape[2], at - row * out.shape[3]
-            x = a[i if a.shape[0] > 1 else 0, j if a.shape[1] > 1 else 0, k if a.shape[2] > 1 else 0,
-                  m if a.shape[3] > 1 else 0]
-            y = b[i if b.shape[0] > 1 else 0, j if b.shape[1] > 1 else 0, k if b.shape[2] > 1 else 0,
-                  m if b.shape[3] > 1 else 0]
-            out[i, j, k, m] = f(x, y)
+            x, y, rest = 0, 0, at
+            for axis in range(3, -1, -1):
+                outer = rest // table[axis]
+                x += (rest - outer * table[axis]) * table[4 + axis]
+                y += (rest - outer * table[axis]) * table[8 + axis]
+                rest = outer
+            out[at] = f(a[x], b[y])
     return zip_values
 
 
 @kernel_of
 def _zip_slope_cuda(slope):
-    def zip_slope(dy, a, b, out):
+    def zip_slope(dz, a, b, table, out):
         at = cuda.grid(1)
         if at < out.size:
-            row = at // out.shape[3]
-            plane = row // out.shape[2]
-            i = plane // out.shape[1]
-            j, k, m = plane - i * out.shape[1], row - plane * out.shape[2], at - row * out.shape[3]
-            x = a[i if a.shape[0] > 1 else 0, j if a.shape[1] > 1 else 0, k if a.shape[2] > 1 else 0,
-                  m if a.shape[3] > 1 else 0]
-            y = b[i if b.shape[0] > 1 else 0, j if b.shape[1] > 1 else 0, k if b.shape[2] > 1 else 0,
-                  m if b.shape[3] > 1 else 0]
-            out[i, j, k, m] = dy[i, j, k, m] * slope(x, y)
+            x, y, rest = 0, 0, at
+            for axis in range(3, -1, -1):
+                outer = rest // table[axis]
+                x += (rest - outer * table[axis]) * table[4 + axis]
+                y += (rest - outer * table[axis]) * table[8 + axis]
+                rest = outer
+            out[at] = dz[at] * slope(a[x], b[y])
     return zip_slope
 
 
@@ -73,13 +70,14 @@ def scale_by_slope_with_cuda(dy, at, slope, p, q, dx):
     _scale_by_slope_with_cuda(slope, dy.dtype)[blocks(dy.size), THREADS](dy, at, number(p), number(q), dx)
 
 
-def zip_cuda(a, b, f, out):
-    if a.shape == b.shape:                   # nothing is repeated: no division to find the place
-        a, b, out = (v.reshape((out.size,)) for v in (a, b, out))
+def zip_cuda(a, b, f, *rest):
+    *table, out = rest
+    if a.size == b.size == out.size:         # nothing is repeated: no division to find the place
         _zip_equal_cuda(f, a.dtype)[blocks(out.size), THREADS](a, b, out)
     else:
-        _zip_cuda(f, a.dtype)[blocks(out.size), THREADS](a, b, out)
+        _zip_cuda(f, a.dtype)[blocks(out.size), THREADS](a, b, tuple(table), out)
 
 
-def zip_slope_cuda(dy, a, b, slope, out):
-    _zip_slope_cuda(slope, dy.dtype)[blocks(out.size), THREADS](dy, a, b, out)
+def zip_slope_cuda(dz, a, b, slope, *rest):
+    *table, out = rest
+    _zip_slope_cuda(slope, dz.dtype)[blocks(out.size), THREADS](dz, a, b, tuple(table), out)

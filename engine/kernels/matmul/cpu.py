@@ -25,12 +25,14 @@ AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they a
 
 
 @part
-def tiles(rows, vectors, panels, strips, kc, cols, left, right, out, start, last, f, slope, copy, copy_strip):
+def tiles(rows, vectors, panels, strips, kc, cols, left, right, soon, out, start, last, f, slope, copy, copy_strip):
     """panels x strips tiles of C, each rows x vectors: c = start + a[:, :kc] @ b[:kc], and after the last block of k
     f of that, or the slope of that and y. `cols`: columns in each tile (less than its width in B's last strip).
-    What is None, Numba drops: f and slope are formulas or None; `copy`, if not, is where to pack B on the way."""
+    `soon` is what to ask the memory for meanwhile, row by row. What is None, Numba drops: f and slope are formulas or
+    None; `copy`, if not, is where to pack B on the way."""
     a, a_row, a_col, a_panel = left          # distances from row to row, along k, from panel to panel
-    b, ldb, b_strip, ahead = right
+    b, ldb, b_strip = right
+    ask, ask_row, ask_strip = soon
     c, ldc, y = out
     before, before_row, before_col = start
     width = vectors * lanes_of(c)
@@ -39,11 +41,11 @@ def tiles(rows, vectors, panels, strips, kc, cols, left, right, out, start, last
             acc = tile_load(tile(rows, vectors, c), before + s * before_col * width, before_row, cols)
             strip = b + s * b_strip
             for k in range(kc):
-                prefetch(acc, strip + k * ldb + ahead, 0, 1)
+                prefetch(acc, ask + (s * ask_strip + k * ask_row), 0, 1)
                 row = tile_load(tile(1, vectors, c), strip + k * ldb, 0, cols)
-                acc = outer_fma(acc, a + k * a_col, a_row, row)
                 if copy is not None:
                     tile_store(row, copy + (s * copy_strip + k * width), 0)
+                acc = outer_fma(acc, a + k * a_col, a_row, row)
             if f is not None:
                 if last:
                     acc = tile_map(acc, f)
@@ -115,11 +117,12 @@ def pack_panels(rows, kc, a, a_row, a_col, packed, size):
 
 
 @part
-def group(rows, strips, edge, kc, left, right, out, start, last, f, slope, packed, packed_strip):
+def group(rows, strips, edge, kc, left, right, soon, out, start, last, f, slope, packed, packed_strip):
     """A block of A times a group of B's strips, the last of which has `edge` columns (0: all are full). With
     `packed_strip` > 0 the first panel packs B on its way, for the other panels."""
     a, a_row, a_col, a_panel = left
-    b, ldb, b_strip, ahead = right
+    b, ldb, b_strip = right
+    ask, ask_row, ask_strip = soon
     c, ldc, y = out
     before, before_row, before_col = start
     lanes, i = lanes_of(c), 0
@@ -134,17 +137,20 @@ def group(rows, strips, edge, kc, left, right, out, start, last, f, slope, packe
             j = s * 2 * lanes
             at = (a, a_row, a_col, step)
             to = (c + (i * ldc + j), ldc, y + (i * ldc + j))
-            of = (b + s * b_strip, ldb, b_strip, ahead)
+            of = (b + s * b_strip, ldb, b_strip)
+            next_of = (ask + s * ask_strip, ask_row, ask_strip)
             since = (before + (i * before_row + j * before_col), before_row, before_col)
             if count > 0 and pack:
-                by_rows(tiles, height, ROWS, (2, 1, count, kc, cols, at, of, to, since, last, f, slope,
+                by_rows(tiles, height, ROWS, (2, 1, count, kc, cols, at, of, (of[0] + AHEAD * ldb, ldb, b_strip), to, since, last, f, slope,
                                               packed + s * packed_strip, packed_strip))
             elif count > 0 and (cols > lanes or height < NARROW):
-                by_rows(tiles, height, 1, (2, panels, count, kc, cols, at, of, to, since, last, f, slope, None, 0))
+                by_rows(tiles, height, 1, (2, panels, count, kc, cols, at, of, next_of, to, since, last, f, slope,
+                                           None, 0))
             elif count > 0:
-                by_rows(tiles, height, NARROW, (1, panels, count, kc, cols, at, of, to, since, last, f, slope, None, 0))
+                by_rows(tiles, height, NARROW, (1, panels, count, kc, cols, at, of, next_of, to, since, last, f, slope,
+                                           None, 0))
         if pack:
-            b, ldb, b_strip, ahead = packed, 2 * lanes, packed_strip, PACKED_AHEAD * 2 * lanes
+            b, ldb, b_strip = packed, 2 * lanes, packed_strip
         a += panels * step
         i += panels * height
 
@@ -176,19 +182,21 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
             for s in range(0, strips, ns):
                 j, end = s * width, least(strips, s + ns)
                 packed, packed_strip = work + (q * strips + s if keep else 0) * b_size, 0
-                bs = (b + (p * b_row + j), b_row, width, AHEAD * b_row)
+                bs = (b + (p * b_row + j), b_row, width)
+                soon = (bs[0] + AHEAD * b_row, b_row, width)
                 if pack_b:
                     if i == 0 and pack_b == ON_THE_WAY:
                         packed_strip = b_size
+                        soon = (bs[0] + (end - s) * width, b_row, width)
                     else:
-                        bs = (packed, width, b_size, PACKED_AHEAD * width)
+                        bs, soon = (packed, width, b_size), (packed + PACKED_AHEAD * width, width, b_size)
                         if i == 0:
                             pack_transposed(s, end, n, steps, b + p * b_row, b_col, packed, b_size)
                 ij = i * ldc + j
                 before = (c + ij, ldc, 1)
                 if q == 0:
                     before = (start[0] + (i * start[1] + j * start[2]), start[1], start[2])
-                group(rows, end - s, n % width if end == strips else 0, steps, (ai, row, col, a_size), bs,
+                group(rows, end - s, n % width if end == strips else 0, steps, (ai, row, col, a_size), bs, soon,
                       (c + ij, ldc, y + ij), before, q == k_blocks - 1, f, slope, packed, packed_strip)
 
 

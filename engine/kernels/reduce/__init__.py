@@ -11,8 +11,7 @@
 `axis` is a whole number, a tuple of neighbouring axes, or None for all; `keepdims` leaves axes of size 1 behind.
 
 A reduction is `g(f(x1), g(f(x2), ...)) / divisor` with two formulas, g(a, b) and f(x). Every call is seen as five axes
-(k0, r0, k1, r1, c) of which r0 and r1 are reduced and k0, k1, c kept, c innermost: a kernel gets x as
-(k0, r0, k1, r1 c) and the number c. The axes r are cut into pieces whose size depends on the shapes alone; a first
+(k0, r0, k1, r1, c) of which r0 and r1 are reduced and k0, k1, c kept, c innermost. The axes r are cut into pieces whose size depends on the shapes alone; a first
 phase reduces each piece, a second one the pieces' results. Within a piece the values are added in LANES interleaved
 sums, or, where neighbours in memory belong to different outputs (c > 1), row by row: both orders are fixed, short and
 vectorised.
@@ -51,9 +50,7 @@ def sum_to_reference(x, shape):
 
 
 def argmax_reference(x, axis, keepdims):
-    first, last = reduced_axes(axis, x.ndim)
-    y = x.reshape(*x.shape[:first], -1, *x.shape[last:]).argmax(first)
-    return np.asarray(y.reshape(reduced_shape(x, axis, keepdims)), np.int64)
+    return x.reshape(three_axes(x, axis)).argmax(1).reshape(reduced_shape(x, axis, keepdims)).astype(np.int64)
 
 
 def extreme_grad_reference(dy, x, y, axis):
@@ -166,8 +163,8 @@ def arrange_fold(f, g, start, axes):
         parts = k0 * k1 * pieces * columns if pieces > 1 else 1
         tasks = share(inputs[0].size, threads)
         dtype = inputs[0].dtype
-        return Arrangement(((k0, r0, k1, r1 * columns),), ((outputs[0].size,),), (columns, f, g, start, float(divisor)),
-                           (Spec((parts,), dtype), Spec((tasks, LANES), dtype)), (pieces, SAME), tasks)
+        return Arrangement(((inputs[0].size,),), ((outputs[0].size,),), (k1, r0, r1, columns, f, g, start, float(divisor)),
+                           (Spec((parts,), dtype), Spec((tasks * LANES,), dtype)), (pieces, SAME), tasks)
     return arrange
 
 
@@ -189,14 +186,14 @@ def _over_all(x, attributes):
 def arrange_argmax(inputs, outputs, attributes, threads):
     outer, size, inner = three_axes(inputs[0], attributes["axis"])
     tasks = share(inputs[0].size, threads)
-    return Arrangement(((outer, size * inner),), ((outer * inner,),), (inner, LARGER),
-                       (Spec((tasks, LANES), inputs[0].dtype),), (SAME,), tasks)
+    return Arrangement(((inputs[0].size,),), ((outer * inner,),), (size, inner, LARGER),
+                       (Spec((tasks * LANES,), inputs[0].dtype),), (SAME,), tasks)
 
 
 def arrange_extreme_grad(inputs, outputs, attributes, threads):
     outer, size, inner = three_axes(inputs[1], attributes["axis"])
-    line = outer, size * inner
-    return Arrangement(((outer, inner), line, (outer, inner)), (line,), (inner,), tasks=share(inputs[1].size, threads))
+    return Arrangement(((outer * inner,), (inputs[1].size,), (outer * inner,)), ((inputs[1].size,),), (size, inner),
+                       tasks=share(inputs[1].size, threads))
 
 
 # ------------------------------------------------------------------------------------------------------------- records

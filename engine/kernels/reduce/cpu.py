@@ -1,4 +1,4 @@
-"""CPU kernels of the reductions: pieces of fixed size, then the pieces' results."""
+"""CPU kernels of the reductions: pieces of fixed size, then the pieces' results. All arrays are flat."""
 from numba import njit
 
 from engine.kernels.entry import Disjoint
@@ -11,95 +11,71 @@ COLUMNS = 1024                               # columns that are reduced together
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def fold_line(x, f, g, start, lanes):
-    """g over f(x[0]), f(x[1]), ..., in LANES interleaved parts that are then joined in a tree"""
+def fold_rows(x, at, step, rows, f, g, y, first, width):
+    """y[first + j] = g over f(x[at + j]), f(x[at + step + j]), ..., `rows` of them, onto what y holds"""
+    at, first = max(0, at), max(0, first)
+    for row in range(rows):
+        for j in range(width):
+            y[first + j] = g(y[first + j], f(x[at + row * step + j]))
+
+
+@njit(error_model="numpy")
+def fold_line(x, at, size, f, g, start, lanes, first):
+    """g over f(x[at]), f(x[at + 1]), ...: from 2 LANES values on in LANES interleaved parts, joined in a tree"""
     result = start
-    if x.size < 2 * LANES:
-        for k in range(x.size):
-            result = g(result, f(x[k]))
+    if size < 2 * LANES:
+        for k in range(size):
+            result = g(result, f(x[at + k]))
         return result
     for k in range(LANES):
-        lanes[k] = f(x[k])
-    for row in range(1, x.size // LANES):
-        line = x[row * LANES:row * LANES + LANES]
-        for k in range(LANES):
-            lanes[k] = g(lanes[k], f(line[k]))
-    rest = x[x.size - x.size % LANES:]
-    for k in range(rest.size):
-        lanes[k] = g(lanes[k], f(rest[k]))
+        lanes[first + k] = start
+    rest = size % LANES
+    fold_rows(x, at, LANES, size // LANES, f, g, lanes, first, LANES)
+    fold_rows(x, at + size - rest, 0, 1, f, g, lanes, first, rest)
     half = LANES // 2
     while half > 0:
-        for k in range(half):
+        for k in range(first, first + half):
             lanes[k] = g(lanes[k], lanes[half + k])
         half //= 2
-    return lanes[0]
-
-
-@njit(error_model="numpy", forceinline=True)
-def row_of(x, i, k, row, columns, column, count):
-    """`count` values from `column` on of a row; rows are counted through both reduced axes, (r0, r1)."""
-    rows = x.shape[3] // columns
-    at = row // rows
-    first = (row - at * rows) * columns + column
-    return x[i, at, k][first:first + count]
-
-
-@njit(error_model="numpy", pipeline_class=Disjoint)
-def fold_four(a, b, c, d, f, g, y):
-    for k in range(y.size):
-        y[k] = g(y[k], g(g(f(a[k]), f(b[k])), g(f(c[k]), f(d[k]))))
-
-
-@njit(error_model="numpy", pipeline_class=Disjoint)
-def fold_one(a, f, g, y):
-    for k in range(y.size):
-        y[k] = g(y[k], f(a[k]))
+    return lanes[first]
 
 
 @njit(error_model="numpy")
-def fold_rows(x, i, k, first, last, columns, column, f, g, start, y):
-    """y = g over the rows first .. last - 1, for each column on its own; four rows at a time"""
-    for j in range(y.size):
-        y[j] = start
-    n = y.size
-    row = first
-    while row + 4 <= last:
-        fold_four(row_of(x, i, k, row, columns, column, n), row_of(x, i, k, row + 1, columns, column, n),
-                  row_of(x, i, k, row + 2, columns, column, n), row_of(x, i, k, row + 3, columns, column, n), f, g, y)
-        row += 4
-    while row < last:
-        fold_one(row_of(x, i, k, row, columns, column, n), f, g, y)
-        row += 1
-
-
-@njit(error_model="numpy")
-def fold_pieces_cpu(x, columns, f, g, start, divisor, out, parts, lanes, pieces, same, task, tasks):
+def fold_pieces_cpu(x, k1, r0, r1, columns, f, g, start, divisor, out, parts, lanes, pieces, same, task, tasks):
     """parts[i, k, piece, column] = one piece; where there is but one for each output, out is written at once"""
     start, divisor = x.dtype.type(start), x.dtype.type(divisor)
     written = out if pieces == 1 else parts
-    rows = x.shape[1] * x.shape[3] // columns
+    in_line = max(1, pieces // max(1, r0))
     at, count = span(written.size, task, tasks)
     last = at + count
     while at < last:
         cell = at // columns
         group, column = cell // pieces, at - cell * columns
         piece = cell - group * pieces
-        i, k = group // x.shape[2], group % x.shape[2]
-        y = written[at:at + min(last - at, columns - column, COLUMNS)]
+        i = group // k1
+        begin = (i * r0 * k1 + group - i * k1) * r1 * columns + column
+        width = min(last - at, columns - column, COLUMNS)
         if columns == 1:
-            in_line = pieces // max(1, x.shape[1])
             first = piece % in_line * PIECE
-            y[0] = fold_line(x[i, piece // in_line, k][first:first + PIECE], f, g, start, lanes[task])
+            written[at] = fold_line(x, begin + piece // in_line * k1 * r1 + first, min(PIECE, r1 - first), f, g, start,
+                                    lanes, task * LANES)
         else:
-            fold_rows(x, i, k, piece * PIECE_ROWS, min(rows, (piece + 1) * PIECE_ROWS), columns, column, f, g, start, y)
+            for j in range(at, at + width):
+                written[j] = start
+            row, end = piece * PIECE_ROWS, min(r0 * r1, piece * PIECE_ROWS + PIECE_ROWS)
+            while row < end:                 # rows lie `columns` apart as long as the place along r0 does not change
+                outer = row // r1
+                rows = min(end, outer * r1 + r1) - row
+                fold_rows(x, begin + (outer * (k1 - 1) * r1 + row) * columns, columns, rows, f, g, written, at, width)
+                row += rows
         if pieces == 1:
-            for j in range(y.size):
-                y[j] /= divisor
-        at += y.size
+            for j in range(at, at + width):
+                written[j] /= divisor
+        at += width
 
 
 @njit(error_model="numpy")
-def fold_parts_cpu(x, columns, f, g, start, divisor, out, parts, lanes, pieces, same, task, tasks):
+def fold_parts_cpu(x, k1, r0, r1, columns, f, g, start, divisor, out, parts, lanes, pieces, same, task, tasks):
     """out = g over the pieces' results, / divisor"""
     if pieces > 1:
         start, divisor = x.dtype.type(start), x.dtype.type(divisor)
@@ -108,54 +84,51 @@ def fold_parts_cpu(x, columns, f, g, start, divisor, out, parts, lanes, pieces, 
         while at < last:
             group = at // columns
             column = at - group * columns
-            part = parts[group * pieces * columns:(group + 1) * pieces * columns]
-            y = out[at:at + min(last - at, columns - column, COLUMNS)]
+            width = min(last - at, columns - column)
+            begin = group * pieces * columns + column
             if columns == 1:
-                y[0] = fold_line(part, same, g, start, lanes[task])
+                out[at] = fold_line(parts, begin, pieces, same, g, start, lanes, task * LANES)
             else:
-                for j in range(y.size):
-                    y[j] = start
-                for piece in range(pieces):
-                    fold_one(part[piece * columns + column:piece * columns + column + y.size], same, g, y)
-            for j in range(y.size):
-                y[j] /= divisor
-            at += y.size
+                for j in range(at, at + width):
+                    out[j] = start
+                fold_rows(parts, begin, columns, pieces, same, g, out, at, width)
+            for j in range(at, at + width):
+                out[j] /= divisor
+            at += width
 
 
-@njit(error_model="numpy", forceinline=True)
-def first_of(x, y, size, inner):
-    """The index of the first value of x[0], x[inner], ... that is y, or that is NaN"""
+@njit(error_model="numpy")
+def first_of(x, at, y, size, inner):
+    """The index of the first value of x[at], x[at + inner], ... that is y, or that is NaN"""
     for k in range(size):
-        if x[k * inner] == y or x[k * inner] != x[k * inner]:
+        v = x[at + k * inner]
+        if v == y or v != v:
             return k
     return 0
 
 
 @njit(error_model="numpy")
-def argmax_cpu(x, inner, larger, out, lanes, same, task, tasks):
-    """out[i inner + j] = the place of the first largest of x[i, j], x[i, inner + j], x[i, 2 inner + j], ..."""
-    size = x.shape[1] // inner
+def argmax_cpu(x, size, inner, larger, out, lanes, same, task, tasks):
+    """out[i, j] = the place of the first largest x[i, :, j] of x (outer, size, inner)"""
     first, count = span(out.size, task, tasks)
-    for at in range(first, first + count):
-        i = at // inner
-        line = x[i][at - i * inner:]
-        top = line[0]
+    for k in range(first, first + count):
+        i = k // inner
+        at = i * (size - 1) * inner + k
+        top = x[at]
         if inner == 1:
-            top = fold_line(line, same, larger, top, lanes[task])
+            top = fold_line(x, at, size, same, larger, top, lanes, task * LANES)
         else:
-            for k in range(size):
-                top = larger(top, line[k * inner])
-        out[at] = first_of(line, top, size, inner)
+            for row in range(size):
+                top = larger(top, x[at + row * inner])
+        out[k] = first_of(x, at, top, size, inner)
 
 
-@njit(error_model="numpy")
-def extreme_grad_cpu(dy, x, y, inner, dx, task, tasks):
-    """dx[i, k inner + j] = dy[i, j] where x[i, k inner + j] is the first that is y[i, j], else 0"""
-    size = x.shape[1] // inner
-    first, count = span(x.shape[0], task, tasks)
-    for i in range(first, first + count):
-        given, written = x[i], dx[i]
-        for k in range(written.size):
-            written[k] = 0
-        for j in range(inner):
-            written[j + first_of(given[j:], y[i, j], size, inner) * inner] = dy[i, j]
+@njit(error_model="numpy", pipeline_class=Disjoint)
+def extreme_grad_cpu(dy, x, y, size, inner, dx, task, tasks):
+    """dx[i, k, j] = dy[i, j] where x[i, k, j] is the first that is y[i, j], else 0"""
+    first, count = span(dy.size // inner, task, tasks)
+    for k in range(count * size * inner):
+        dx[first * size * inner + k] = 0
+    for k in range(first * inner, (first + count) * inner):
+        at = k // inner * (size - 1) * inner + k
+        dx[at + first_of(x, at, y[k], size, inner) * inner] = dy[k]

@@ -1,19 +1,20 @@
 """CUDA kernels of the reductions and their launchers. What threads found is joined in a tree: the order is fixed by the
-shapes."""
+shapes. All arrays are flat."""
 from engine.kernels.gpu import blocks, cuda, kernel, kernel_of
 
 
 @kernel_of
 def _fold_lines_cuda(f, g):
-    def fold_lines(x, start, divisor, out):
+    def fold_lines(x, k1, r0, r1, start, divisor, out):
         """A block reduces the values (r0, r1) of one output: each thread every blockDim-th, then all in a tree."""
         held = cuda.shared.array(256, x.dtype)
-        i, k = cuda.blockIdx.x // x.shape[2], cuda.blockIdx.x % x.shape[2]
+        i = cuda.blockIdx.x // k1
+        begin = (i * r0 * k1 + cuda.blockIdx.x - i * k1) * r1
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         result = start
-        for r in range(x.shape[1]):
-            for at in range(thread, x.shape[3], threads):
-                result = g(result, f(x[i, r, k, at]))
+        for outer in range(r0):
+            for k in range(thread, r1, threads):
+                result = g(result, f(x[begin + outer * k1 * r1 + k]))
         held[thread] = result
         cuda.syncthreads()
         while threads > 1:
@@ -29,19 +30,20 @@ def _fold_lines_cuda(f, g):
 
 @kernel_of
 def _fold_columns_cuda(f, g):
-    def fold_columns(x, columns, start, divisor, out):
+    def fold_columns(x, k1, r0, r1, columns, start, divisor, out):
         """A block of (columns, rows) threads reduces blockDim.x neighbouring columns; its rows are joined in a tree."""
         held = cuda.shared.array((16, 32), x.dtype)
         across = (columns + cuda.blockDim.x - 1) // cuda.blockDim.x
         group = cuda.blockIdx.x // across
-        column = (cuda.blockIdx.x - group * across) * cuda.blockDim.x + cuda.threadIdx.x
-        i, k = group // x.shape[2], group % x.shape[2]
+        i = group // k1
         lane, thread, threads = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockDim.y
+        column = (cuda.blockIdx.x - group * across) * cuda.blockDim.x + lane
+        begin = (i * r0 * k1 + group - i * k1) * r1 * columns + column
         result = start
         if column < columns:
-            for r in range(x.shape[1]):
-                for at in range(thread * columns + column, x.shape[3], threads * columns):
-                    result = g(result, f(x[i, r, k, at]))
+            for outer in range(r0):
+                for row in range(thread, r1, threads):
+                    result = g(result, f(x[begin + (outer * k1 * r1 + row) * columns]))
         held[thread, lane] = result
         cuda.syncthreads()
         while threads > 1:
@@ -56,17 +58,17 @@ def _fold_columns_cuda(f, g):
 
 
 @kernel
-def _argmax_cuda(x, inner, out):
+def _argmax_cuda(x, size, inner, out):
     """A block finds one output: each thread the best of its values, then the better of two, the earlier of equals."""
     held = cuda.shared.array(256, x.dtype)
     places = cuda.shared.array(256, out.dtype)
-    i, j = cuda.blockIdx.x // inner, cuda.blockIdx.x % inner
+    i = cuda.blockIdx.x // inner
+    begin = i * (size - 1) * inner + cuda.blockIdx.x
     thread, threads = cuda.threadIdx.x, cuda.blockDim.x
-    size = x.shape[1] // inner
     place = thread if thread < size else 0
-    best = x[i, place * inner + j]
+    best = x[begin + place * inner]
     for k in range(thread + threads, size, threads):
-        v = x[i, k * inner + j]
+        v = x[begin + k * inner]
         if v > best or (v != v and best == best):
             best = v
             place = k
@@ -89,17 +91,17 @@ def _argmax_cuda(x, inner, out):
 
 
 @kernel
-def _extreme_grad_cuda(dy, x, y, inner, dx):
+def _extreme_grad_cuda(dy, x, y, size, inner, dx):
     """A thread writes one line (its values lie `inner` apart, so neighbouring threads touch neighbouring values)."""
     at = cuda.grid(1)
     if at < dy.size:
-        i, j = at // inner, at % inner
+        begin = at // inner * (size - 1) * inner + at
         found = False
-        for k in range(j, x.shape[1], inner):
-            v = x[i, k]
-            here = not found and (v == y[i, j] or v != v)
+        for k in range(begin, begin + size * inner, inner):
+            v = x[k]
+            here = not found and (v == y[at] or v != v)
             found = found or here
-            dx[i, k] = dy[i, j] if here else x.dtype.type(0)
+            dx[k] = dy[at] if here else x.dtype.type(0)
 
 
 def threads_for(size, most=256):
@@ -107,20 +109,19 @@ def threads_for(size, most=256):
     return min(most, max(32, 1 << (max(1, size) - 1).bit_length()))
 
 
-def fold_cuda(x, columns, f, g, start, divisor, out):
+def fold_cuda(x, k1, r0, r1, columns, f, g, start, divisor, out):
     start, divisor = x.dtype.type(start), x.dtype.type(divisor)
-    groups = x.shape[0] * x.shape[2]
+    groups = out.size // columns
     if columns == 1:
-        _fold_lines_cuda(f, g, x.dtype)[groups, threads_for(x.shape[3])](x, start, divisor, out)
+        _fold_lines_cuda(f, g, x.dtype)[groups, threads_for(r1)](x, k1, r0, r1, start, divisor, out)
     else:
-        width, height = 32, min(16, max(1, x.shape[3] // columns))
-        grid = groups * blocks(columns, width)
-        _fold_columns_cuda(f, g, x.dtype)[grid, (width, height)](x, columns, start, divisor, out)
+        grid, block = groups * blocks(columns, 32), (32, min(16, max(1, r1)))
+        _fold_columns_cuda(f, g, x.dtype)[grid, block](x, k1, r0, r1, columns, start, divisor, out)
 
 
-def argmax_cuda(x, inner, larger, out):
-    _argmax_cuda[out.size, threads_for(x.shape[1] // inner)](x, inner, out)
+def argmax_cuda(x, size, inner, larger, out):
+    _argmax_cuda[out.size, threads_for(size)](x, size, inner, out)
 
 
-def extreme_grad_cuda(dy, x, y, inner, dx):
-    _extreme_grad_cuda[blocks(dy.size, 64), 64](dy, x, y, inner, dx)
+def extreme_grad_cuda(dy, x, y, size, inner, dx):
+    _extreme_grad_cuda[blocks(dy.size, 64), 64](dy, x, y, size, inner, dx)

@@ -9,7 +9,7 @@
 | slice_grad | zeros of `shape` with dy at the places that a slice took | slice |
 | pad | `value` around x, `before` and `after` places for each axis | slice |
 | concat | inputs one after the other along `axis` | slices |
-| gather | x[indices] along axis 0; a row of NaN for an index that is not from 0 to rows - 1 | scatter_add |
+| gather | x[indices] along axis 0; a row of `outside` (NaN) for an index not from 0 to rows - 1 | scatter_add |
 | scatter_add | zeros (rows, ...) with dy[k] added to row indices[k]; wrong indices are passed over | gather |
 | one_hot | 1 at the label, 0 elsewhere; a row of NaN for a label that is no class | |
 
@@ -53,11 +53,11 @@ def slice_grad_reference(dy, shape, starts, stops, steps):
 
 
 def pad_reference(x, before, after, value):
-    return np.pad(x, list(zip(before, after)), constant_values=value)
+    return np.pad(x, list(zip(before, after)), constant_values=value) if x.ndim else x
 
 
-def gather_reference(x, indices):
-    y = np.full((*indices.shape, *x.shape[1:]), np.nan)
+def gather_reference(x, indices, outside):
+    y = np.full((*indices.shape, *x.shape[1:]), outside)
     right = (indices >= 0) & (indices < len(x))
     y[right] = x[indices[right]]
     return y
@@ -234,7 +234,7 @@ def concat_shapes(*parts, axis):
     first = parts[0]
     axis = axis_of(axis, len(first.shape))
     for part in parts[1:]:
-        demand(part.dtype == first.dtype, "inputs of one dtype", f"{first.dtype} and {part.dtype}", "convert with .astype")
+        demand(part.dtype == first.dtype, "inputs of one dtype", f"{first.dtype}, {part.dtype}", "convert with .astype")
         demand(part.shape[:axis] == first.shape[:axis] and part.shape[axis + 1:] == first.shape[axis + 1:]
                and len(part.shape) == len(first.shape), f"shapes that agree but for axis {axis}",
                f"{first.shape} and {part.shape}")
@@ -248,7 +248,7 @@ def arrange_concat(inputs, outputs, attributes, threads):
     return Arrangement(tuple(two[:-1]), (two[-1],), tasks=share(outputs[0].size, threads))
 
 
-def gather_shapes(x, indices):
+def gather_shapes(x, indices, outside):
     demand(len(x.shape) >= 1, "x with at least one axis", x.shape)
     floats(x)
     integers(indices)
@@ -259,7 +259,7 @@ def arrange_gather(inputs, outputs, attributes, threads):
     x, indices = inputs
     width = math.prod(x.shape[1:])
     return Arrangement(((x.shape[0], width), (indices.size,)), ((indices.size, width),),
-                       tasks=share(outputs[0].size, threads))
+                       (float(attributes["outside"]),), tasks=share(outputs[0].size, threads))
 
 
 def scatter_add_shapes(dy, indices, rows):
@@ -356,6 +356,7 @@ def _gather_samples(rng):
     for shape, indices in (((5,), (3,)), ((5, 3), (7,)), ((4, 2, 3), (2, 3)), ((1, 3), ()), ((3, 2), (0,))):
         yield (rng.standard_normal(shape), np.asarray(rng.integers(0, shape[0], indices))), {}
     yield (rng.standard_normal((4, 3)), np.array([3, -1, 4, 0, 99, -2 ** 62])), {}
+    yield (rng.standard_normal((4, 3)), np.array([3, -1, 4])), {"outside": 0.5}
     yield (np.zeros((0, 3)), np.array([0, 99])), {}
 
 
@@ -428,7 +429,7 @@ def _gather_gradient(graph, node, dy):
 
 
 def _scatter_add_gradient(graph, node, dy):
-    return graph.add("gather", dy, node.inputs[1]), None
+    return graph.add("gather", dy, node.inputs[1], outside=0.0), None
 
 
 CUT = {"starts": (), "stops": (), "steps": ()}
@@ -454,9 +455,9 @@ OPS = (
     Op("concat", lambda *parts, axis: np.concatenate(parts, axis), concat_shapes, concat_cpu, concat_cuda,
        _concat_samples, arrange_concat, _concat_gradient, cost=moved, attributes={"axis": 0}),
     Op("gather", gather_reference, gather_shapes, gather_cpu, gather_cuda, _gather_samples, arrange_gather,
-       _gather_gradient, cost=moved),
+       _gather_gradient, cost=moved, attributes={"outside": math.nan}),
     Op("scatter_add", scatter_add_reference, scatter_add_shapes, scatter_add_cpu, scatter_add_cuda,
-       _scatter_add_samples, arrange_scatter_add, _scatter_add_gradient, lambda dy, indices, rows: dy.shape[0] if dy.ndim else 1,
+       _scatter_add_samples, arrange_scatter_add, _scatter_add_gradient, lambda dy, indices, rows: max(1, indices.size),
        attributes={"rows": 1}),
     Op("one_hot", one_hot_reference, one_hot_shapes, one_hot_cpu, one_hot_cuda, _one_hot_samples, arrange_one_hot,
        cost=moved, attributes={"classes": 1, "dtype": "float32"}),

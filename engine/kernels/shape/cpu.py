@@ -97,8 +97,9 @@ def concat_cpu(*arguments):
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def gather_cpu(x, indices, y, task, tasks):
+def gather_cpu(x, indices, outside, y, task, tasks):
     """y[k] = x[indices[k]]"""
+    outside = x.dtype.type(outside)
     first, count = span(indices.size, task, tasks)
     for k in range(first, first + count):
         row, ys = indices[k], y[k]
@@ -108,7 +109,7 @@ def gather_cpu(x, indices, y, task, tasks):
                 ys[j] = xs[j]
         else:
             for j in range(ys.size):
-                ys[j] = np.nan
+                ys[j] = outside
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)

@@ -43,12 +43,12 @@ def _copy_columns(part, left, out):
 
 
 @kernel
-def _gather(x, indices, nothing, y):
+def _gather(x, indices, outside, y):
     i = cuda.grid(1)
     if i < y.size:
         k = i // y.shape[1]
         j, row = i - k * y.shape[1], indices[k]
-        y[k, j] = x[row, j] if 0 <= row and row < x.shape[0] else nothing
+        y[k, j] = x[row, j] if 0 <= row and row < x.shape[0] else outside
 
 
 @kernel
@@ -106,8 +106,8 @@ def concat_cuda(*arguments):
         left += part.shape[1]
 
 
-def gather_cuda(x, indices, y):
-    _gather[blocks(y.size), THREADS](x, indices, y.dtype.type(math.nan), y)
+def gather_cuda(x, indices, outside, y):
+    _gather[blocks(y.size), THREADS](x, indices, y.dtype.type(outside), y)
 
 
 def scatter_add_cuda(dy, indices, y):
