@@ -6,9 +6,23 @@ array([0., 2.])
 >>> TABLE["relu"].reference                         # the NumPy truth
 """
 from engine.errors import EngineError, unknown
-from engine.kernels import activation, control, elementwise, loss, matmul, metric, norm, prelu, random, reduce, shape, update
+from engine.kernels import (
+    activation,
+    control,
+    elementwise,
+    loss,
+    matmul,
+    metric,
+    norm,
+    prelu,
+    random,
+    reduce,
+    shape,
+    softmax,
+    update,
+)
 
-FAMILIES = (activation, elementwise, reduce, shape, prelu, matmul, random, control, update, loss, metric, norm)
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, norm, loss, metric, random, update, control)
 
 
 class Table(dict):

@@ -245,7 +245,8 @@ def binary(name, f, slope_a, slope_b, reference, samples=binary_samples):
 
     name        the op's name; the gradients' are `<name>_grad_a` and `<name>_grad_b`
     f           f(a, b) as a scalar Python function, which is compiled for both targets
-    slope_a     df/da as a function of (a, b), or a number where it is constant (it needs no op); slope_b likewise
+    slope_a     df/da as a function of (a, b); or, needing no op of its own, a number where it is constant, or the
+                name of an op and the input "a" or "b" that give dz df/da = op(dz, input); slope_b likewise
     reference   f in NumPy, for tests
     """
     ops = {}
@@ -256,6 +257,8 @@ def binary(name, f, slope_a, slope_b, reference, samples=binary_samples):
             flowing = dz
             if side in ops:
                 flowing = graph.add(ops[side], dz, *node.inputs)
+            elif isinstance(slope, tuple):
+                flowing = graph.add(slope[0], dz, node.inputs["ab".index(slope[1])])
             elif slope != 1:
                 flowing = graph.add("scale", dz, factor=float(slope))
             found.append(sum_to_input(graph, flowing, value))
@@ -355,8 +358,8 @@ POWER_GRAD = Op("power_grad", power_grad_reference, lambda dy, x, exponent: slop
 OPS = (
     *binary("add", lambda a, b: a + b, 1, 1, np.add),
     *binary("sub", lambda a, b: a - b, 1, -1, np.subtract),
-    *binary("mul", lambda a, b: a * b, lambda a, b: b, lambda a, b: a, np.multiply),
-    *binary("div", lambda a, b: a / b, lambda a, b: 1 / b, lambda a, b: -a / (b * b), np.divide),
+    *binary("mul", lambda a, b: a * b, ("mul", "b"), ("mul", "a"), np.multiply),
+    *binary("div", lambda a, b: a / b, ("div", "b"), lambda a, b: -a / (b * b), np.divide),
     *binary("minimum", smaller, lambda a, b: 1 if a <= b else 0, lambda a, b: 0 if a <= b else 1, np.minimum),
     *binary("maximum", larger, lambda a, b: 1 if a >= b else 0, lambda a, b: 0 if a >= b else 1, np.maximum),
     *unary("neg", lambda x: -x, lambda x: -1, np.negative),

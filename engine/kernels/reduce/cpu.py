@@ -31,7 +31,8 @@ def fold_line(x, at, size, f, g, start, lanes, first):
         lanes[first + k] = start
     rest = size % LANES
     fold_rows(x, at, LANES, size // LANES, f, g, lanes, first, LANES)
-    fold_rows(x, at + size - rest, 0, 1, f, g, lanes, first, rest)
+    for k in range(rest):
+        lanes[first + k] = g(lanes[first + k], f(x[at + size - rest + k]))
     half = LANES // 2
     while half > 0:
         for k in range(first, first + half):

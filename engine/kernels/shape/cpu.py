@@ -13,25 +13,23 @@ BLOCK = 4096                                 # values of a block of lines
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def move_block(x, x_row, x_step, y, y_row, y_step, rows, columns):
-    """y[i y_row + j y_step] = x[i x_row + j x_step]"""
-    if x_step == 1 and y_step == 1:
-        for i in range(rows):
-            xs, ys = x[i * x_row:i * x_row + columns], y[i * y_row:i * y_row + columns]
-            for j in range(ys.size):
-                ys[j] = xs[j]
-    elif x_step == 0 and y_step == 1:
-        for i in range(rows):
-            number, ys = x[i * x_row], y[i * y_row:i * y_row + columns]
-            for j in range(ys.size):
-                ys[j] = number
-    else:
-        for i in range(rows):
+def move_block(x, x_at, x_row, x_step, y, y_at, y_row, y_step, rows, columns):
+    """y[y_at + i y_row + j y_step] = x[x_at + i x_row + j x_step]"""
+    for i in range(rows):
+        first, to = max(0, x_at + i * x_row), max(0, y_at + i * y_row)
+        if x_step == 1 and y_step == 1:
+            for j in range(columns):
+                y[to + j] = x[first + j]
+        elif x_step == 0 and y_step == 1:
+            number = x[first]
+            for j in range(columns):
+                y[to + j] = number
+        else:
             for j in range(columns):         # unsigned: an index that might be negative costs a comparison
-                y[np.uint64(i * y_row + j * y_step)] = x[np.uint64(i * x_row + j * x_step)]
+                y[np.uint64(to + j * y_step)] = x[np.uint64(first + j * x_step)]
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@njit(error_model="numpy")
 def move_cpu(x, value, *rest):
     """The last two axes of the table go block by block; tasks share the blocks."""
     table, y, task, tasks = rest[:-3], rest[-3], rest[-2], rest[-1]
@@ -48,7 +46,7 @@ def move_cpu(x, value, *rest):
         i, j, k = plane // (n1 * n2), plane // n2 % n1, plane % n2
         x_at = table[15] + i * table[5] + j * table[6] + k * table[7] + row * table[8] + column * table[9]
         y_at = table[16] + i * table[10] + j * table[11] + k * table[12] + row * table[13] + column * table[14]
-        move_block(x[x_at:], table[8], table[9], y[y_at:], table[13], table[14], min(height, rows - row),
+        move_block(x, x_at, table[8], table[9], y, y_at, table[13], table[14], min(height, rows - row),
                    min(width, columns - column))
 
 
@@ -70,30 +68,22 @@ def copy_cpu(x, y, task, tasks):
         y[first + k] = x[first + k]
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
-def copy_columns(part, out, left, task, tasks):
-    """out[:, left:left + w] = part (m, w); a task takes a share of part's values"""
-    width = part.shape[1]
-    at, count = span(part.size, task, tasks)
-    last = at + count
-    while at < last:
-        row = at // width
-        column = at - row * width
-        n = min(width - column, last - at)
-        xs, ys = part[row][column:column + n], out[row][left + column:left + column + n]
-        for k in range(ys.size):
-            ys[k] = xs[k]
-        at += n
-
-
 @njit(error_model="numpy")
 def concat_cpu(*arguments):
     """concat_cpu(part, part, ..., out, task, tasks): parts (m, w_i) side by side in out (m, sum of w_i)"""
     out, task, tasks = arguments[-3], arguments[-2], arguments[-1]
     left = 0
     for part in arguments[:-3]:
-        copy_columns(part, out, left, task, tasks)
-        left += part.shape[1]
+        width = part.shape[1]
+        at, count = span(part.size, task, tasks)
+        last = at + count
+        while at < last:
+            row = at // width
+            column = at - row * width
+            n = min(width - column, last - at)
+            out[row, left + column:left + column + n] = part[row, column:column + n]
+            at += n
+        left += width
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
