@@ -11,10 +11,10 @@
 `axis` is a whole number, a tuple of neighbouring axes, or None for all; `keepdims` leaves axes of size 1 behind.
 
 A reduction is `g(f(x1), g(f(x2), ...)) / divisor` with two formulas, g(a, b) and f(x). Every call is seen as five axes
-(k0, r0, k1, r1, c) of which r0 and r1 are reduced and k0, k1, c kept, c innermost. The axes r are cut into pieces whose size
-depends on the shapes alone; a first phase reduces each piece, a second one the pieces' results. Within a piece the
-values are added in LANES interleaved sums, or, where neighbours in memory belong to different outputs (c > 1), row by
-row: both orders are fixed, short and vectorised.
+(k0, r0, k1, r1, c) of which r0 and r1 are reduced and k0, k1, c kept, c innermost. The axes r are cut into pieces
+whose size depends on the shapes alone; a first phase reduces each piece, a second one the pieces' results. Within a
+piece the values are added in LANES interleaved sums, or, where neighbours in memory belong to different outputs
+(c > 1), row by row: both orders are fixed, short and vectorised.
 
 Shapes of single reductions: x (outer, axis, inner), y (outer, inner).
 """

@@ -68,7 +68,7 @@ def copy_cpu(x, y, task, tasks):
         y[first + k] = x[first + k]
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", pipeline_class=Disjoint)
 def concat_cpu(*arguments):
     """concat_cpu(part, part, ..., out, task, tasks): parts (m, w_i) side by side in out (m, sum of w_i)"""
     out, task, tasks = arguments[-3], arguments[-2], arguments[-1]
@@ -79,11 +79,12 @@ def concat_cpu(*arguments):
         last = at + count
         while at < last:
             row = at // width
-            column = at - row * width
+            column = max(0, at - row * width)
             n = min(width - column, last - at)
-            out[row, left + column:left + column + n] = part[row, column:column + n]
+            for k in range(n):
+                out[row, left + column + k] = part[row, column + k]
             at += n
-        left += width
+        left = max(0, left + width)
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
