@@ -35,7 +35,7 @@ def _uniform(shape, dtype, counter, stream, low, high):
 
 def _normal(shape, dtype, counter, stream, mean, std):
     return TABLE["normal"](counter, shape=tuple(shape), mean=float(mean), std=float(std), stream=stream,
-                            dtype=np.dtype(dtype).name)
+                           dtype=np.dtype(dtype).name)
 
 
 def fans(shape):

@@ -37,7 +37,7 @@ compiling = _Compiling()
 def bar(total, title, verbose):
     """A tqdm progress bar (a silent one when `verbose` is 0)."""
     from tqdm.auto import tqdm
-    return tqdm(total=total, desc=title, leave=True, disable=not verbose, mininterval=0.2, dynamic_ncols=True,
+    return tqdm(total=total, desc=title, leave=False, disable=not verbose, mininterval=0.2, dynamic_ncols=True,
                 bar_format="{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}")
 
 

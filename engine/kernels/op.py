@@ -25,7 +25,7 @@ from engine.kernels.formula import Formula
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 INTEGER = np.dtype("int64")
 # A region of threads costs microseconds. Below this many elementary operations a call runs as one task.
-SERIAL_BELOW = 32_768
+SERIAL_BELOW = 100_000
 
 
 class Spec(NamedTuple):
@@ -128,7 +128,7 @@ class Op:
     cuda: Callable
     samples: Callable
     arrange: Callable = flat
-    grad: Callable = None
+    grad: Callable | None = None
     terms: Callable = lambda *specs, **attributes: 1
     cost: Callable = traffic
     attributes: dict = field(default_factory=dict)

@@ -287,7 +287,7 @@ def _drawn_samples(**numbers):
         for stream, (shape, dtype) in enumerate((((0,), "float32"), ((), "float64"), ((1,), "float32"),
                                                  ((3, 5), "float64"), ((7, 11), "float32"), ((2, 3, 13), "float32"))):
             yield (np.array([rng.integers(2 ** 62), stream]),), {"shape": shape, "dtype": dtype, "stream": stream,
-                                                                **numbers}
+                                                                 **numbers}
         yield (np.array([1, 2 ** 40 + 1]),), {"shape": (8219,), "stream": SHUFFLE}
     return samples
 

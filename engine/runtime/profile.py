@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 
-
 REPEATS = 20                                 # runs of one call between two looks at the clock
 
 

@@ -52,7 +52,8 @@ def run(threads, only=None):
                                   text=True)
             row[side], row[f"{side}_process"] = map(float, done.stdout.split()) if done.returncode == 0 else (0, 0)
         found.append(row)
-    table("peak memory of training with Adam (MiB)", ["network", "ours", "torch", "ratio", "our process", "torch process"],
+    table("peak memory of training with Adam (MiB)",
+          ["network", "ours", "torch", "ratio", "our process", "torch process"],
           [[r["row"], f"{r['ours']:.1f}", f"{r['torch']:.1f}", f"{r['torch'] / max(r['ours'], 1e-9):.2f}",
             f"{r['ours_process']:.0f}", f"{r['torch_process']:.0f}"] for r in found])
     return found

@@ -20,13 +20,10 @@ range(c) makes the loss NaN. Softmax is shifted by the row's largest logit: huge
 import math
 
 import numpy as np
-from numba import njit
 
-from engine.kernels import elementary
 from engine.kernels.formula import Formula
-from engine.kernels.gpu import THREADS, blocks, cuda, kernel, kernel_of
+from engine.kernels.loss import cpu, cuda
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats, integers, share, spec
-from engine.kernels.split import span
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -133,184 +130,6 @@ def cross_entropy_probabilities_reference(z, y, w, label_smoothing):
     return weighted(-(y * logs).sum(1), np.exp(logs) * y.sum(1, keepdims=True) - y, w)
 
 
-# ---------------------------------------------------------------------------------------------------------------- CPU
-
-
-@njit(error_model="numpy")
-def pointwise_cpu(p, y, w, f, slope, q, scale, loss, dp, losses, task, tasks):
-    """losses[i] = w[i] * sum over j of f(p, y) * scale; dp = w[i] / n * scale * slope(p, y)"""
-    n, c = p.shape
-    first, count = span(n, task, tasks)
-    q_ = p.dtype.type(q)
-    for k in range(count):
-        i = first + k
-        row, target, out = p[i], y[i], dp[i]
-        factor = p.dtype.type(scale * w[i] / n)
-        total = 0.0
-        for j in range(c):
-            total += f(row[j], target[j], q_)
-        for j in range(c):
-            out[j] = factor * slope(row[j], target[j], q_)
-        losses[i] = total * scale * w[i]
-
-
-@njit(error_model="numpy")
-def add_losses_cpu(p, y, w, f, slope, q, scale, loss, dp, losses, task, tasks):
-    """loss = sum of the samples' losses / n, in their order"""
-    total = 0.0
-    for i in range(losses.size if task == 0 else 0):
-        total += losses[i]
-    if task == 0:
-        loss[0] = total / max(1, losses.size)
-
-
-@njit(error_model="numpy")
-def cross_entropy_cpu(z, labels, w, smoothing, loss, dz, losses, task, tasks):
-    """Softmax, loss and gradient of each row while it is in the cache."""
-    n, c = z.shape
-    first, count = span(n, task, tasks)
-    rest = z.dtype.type(smoothing / c)
-    for k in range(count):
-        i = first + k
-        row, out, label = z[i], dz[i], labels[i]
-        top, total, logits = row[0], z.dtype.type(0), 0.0
-        for j in range(1, c):
-            top = row[j] if row[j] > top else top
-        for j in range(c):
-            out[j] = elementary.exp(row[j] - top)
-        for j in range(c):
-            total += out[j]
-        for j in range(c):
-            logits += row[j]
-        factor, inverse = z.dtype.type(w[i] / n), z.dtype.type(1) / total
-        for j in range(c):
-            out[j] = factor * (out[j] * inverse - rest)
-        if 0 <= label < c:
-            out[label] -= factor * z.dtype.type(1 - smoothing)
-            seen = (1 - smoothing) * row[label] + smoothing / c * logits
-            losses[i] = w[i] * (math.log(total) + top - seen)
-        else:
-            losses[i] = math.nan
-
-
-@njit(error_model="numpy")
-def add_cross_entropy_cpu(z, labels, w, smoothing, loss, dz, losses, task, tasks):
-    """loss = sum of the samples' losses / n, in their order"""
-    total = 0.0
-    for i in range(losses.size if task == 0 else 0):
-        total += losses[i]
-    if task == 0:
-        loss[0] = total / max(1, losses.size)
-
-
-@njit(error_model="numpy")
-def probabilities_cpu(z, y, w, smoothing, loss, dz, losses, task, tasks):
-    """As `cross_entropy_cpu`, against rows of probabilities."""
-    n, c = z.shape
-    first, count = span(n, task, tasks)
-    for k in range(count):
-        i = first + k
-        row, target, out = z[i], y[i], dz[i]
-        top, total, weight, seen = row[0], z.dtype.type(0), 0.0, 0.0
-        for j in range(1, c):
-            top = row[j] if row[j] > top else top
-        for j in range(c):
-            out[j] = elementary.exp(row[j] - top)
-        for j in range(c):
-            total += out[j]
-            weight += target[j]
-        share_of = smoothing / c * weight
-        for j in range(c):
-            t = (1 - smoothing) * target[j] + share_of
-            if t != 0:                       # a logit of -inf counts only where it is asked for
-                seen += t * (row[j] - top)
-            out[j] = z.dtype.type(w[i] / n * (out[j] / total * weight - t))
-        losses[i] = w[i] * (math.log(total) * weight - seen)
-
-
-# --------------------------------------------------------------------------------------------------------------- CUDA
-
-
-@kernel_of
-def _pointwise(f, slope):
-    def pointwise(p, y, w, q, scale, dp, losses):
-        i = cuda.grid(1)
-        if i < p.shape[0]:
-            total = 0.0
-            factor = p.dtype.type(scale * w[i] / p.shape[0])
-            for j in range(p.shape[1]):
-                total += f(p[i, j], y[i, j], p.dtype.type(q))
-                dp[i, j] = factor * slope(p[i, j], y[i, j], p.dtype.type(q))
-            losses[i] = total * scale * w[i]
-    return pointwise
-
-
-@kernel
-def _mean(losses, loss):
-    total = 0.0
-    for i in range(losses.size):
-        total += losses[i]
-    loss[0] = total / max(1, losses.size)
-
-
-@kernel
-def _cross_entropy(z, labels, w, smoothing, dz, losses):
-    i = cuda.grid(1)
-    n, c = z.shape
-    if i < n:
-        top, total, logits = z[i, 0], z.dtype.type(0), 0.0
-        for j in range(1, c):
-            top = z[i, j] if z[i, j] > top else top
-        for j in range(c):
-            total += math.exp(z[i, j] - top)
-            logits += z[i, j]
-        factor, label = z.dtype.type(w[i] / n), labels[i]
-        for j in range(c):
-            hit = z.dtype.type(1 - smoothing) if j == label else z.dtype.type(0)
-            dz[i, j] = factor * (math.exp(z[i, j] - top) / total - hit - z.dtype.type(smoothing / c))
-        if label >= 0 and label < c:
-            losses[i] = w[i] * (math.log(total) + top - (1 - smoothing) * z[i, label] - smoothing / c * logits)
-        else:
-            losses[i] = math.nan
-
-
-@kernel
-def _probabilities(z, y, w, smoothing, dz, losses):
-    i = cuda.grid(1)
-    n, c = z.shape
-    if i < n:
-        top, total, weight, seen = z[i, 0], z.dtype.type(0), 0.0, 0.0
-        for j in range(1, c):
-            top = z[i, j] if z[i, j] > top else top
-        for j in range(c):
-            total += math.exp(z[i, j] - top)
-            weight += y[i, j]
-        for j in range(c):
-            t = (1 - smoothing) * y[i, j] + smoothing / c * weight
-            if t != 0:
-                seen += t * (z[i, j] - top)
-            dz[i, j] = z.dtype.type(w[i] / n * (math.exp(z[i, j] - top) / total * weight - t))
-        losses[i] = w[i] * (math.log(total) * weight - seen)
-
-
-def pointwise_cuda(p, y, w, f, slope, q, scale, loss, dp, losses):
-    if p.shape[0]:
-        _pointwise(f, slope, p.dtype)[blocks(p.shape[0]), THREADS](p, y, w, q, scale, dp, losses)
-    _mean[1, 1](losses, loss)
-
-
-def cross_entropy_cuda(z, labels, w, smoothing, loss, dz, losses):
-    if z.shape[0]:
-        _cross_entropy[blocks(z.shape[0]), THREADS](z, labels, w, smoothing, dz, losses)
-    _mean[1, 1](losses, loss)
-
-
-def probabilities_cuda(z, y, w, smoothing, loss, dz, losses):
-    if z.shape[0]:
-        _probabilities[blocks(z.shape[0]), THREADS](z, y, w, smoothing, dz, losses)
-    _mean[1, 1](losses, loss)
-
-
 # ------------------------------------------------------------------------------------------------------------- records
 
 
@@ -406,20 +225,21 @@ def _label_samples(rng):
 
 def _probability_samples(rng):
     for (n, c), s in (((0, 3), 0.0), ((7, 5), 0.0), ((7, 5), 0.2), ((67, 10), 0.0)):
-        yield (rng.standard_normal((n, c)) * 3, _targets("shares", rng, (n, c)), rng.random(n) + 0.5), {"label_smoothing": s}
+        inputs = rng.standard_normal((n, c)) * 3, _targets("shares", rng, (n, c)), rng.random(n) + 0.5
+        yield inputs, {"label_smoothing": s}
 
 
 def pointwise(name, value, slope, reference_value, reference_slope, kind="", mean=True, positive=False, **attributes):
     """The record of a loss from scalar formulas l(p, y, q) and its derivative by p; q is the op's one attribute."""
     f, df = Formula(value, name), Formula(slope, f"{name}_slope")
     return Op(name, pointwise_reference(reference_value, reference_slope, mean), pointwise_shapes,
-              (pointwise_cpu, add_losses_cpu), pointwise_cuda, _samples(kind, positive), arrange_pointwise(f, df, mean),
+              (cpu.pointwise, cpu.add_losses), cuda.pointwise, _samples(kind, positive), arrange_pointwise(f, df, mean),
               loss_grad, _terms, loss_cost, attributes, byproducts=frozenset({1}))
 
 
-def _entropy(name, reference, shapes, cpu, launcher, samples):
-    return Op(name, reference, shapes, (cpu, add_cross_entropy_cpu), launcher, samples, arrange_entropy, loss_grad, _terms,
-              loss_cost, {"label_smoothing": 0.0}, byproducts=frozenset({1}))
+def _entropy(name, reference, shapes, kernel, launcher, samples):
+    return Op(name, reference, shapes, (kernel, cpu.add_cross_entropy), launcher, samples, arrange_entropy, loss_grad,
+              _terms, loss_cost, {"label_smoothing": 0.0}, byproducts=frozenset({1}))
 
 
 def _huber(p, y, delta):
@@ -439,8 +259,8 @@ OPS = (
               lambda z, y: np.where(y * z <= 0, -y, 0.0), "signs"),
     pointwise("kullback_leibler", kullback_at, kullback_slope, lambda p, y: y * np.log(y / p), lambda p, y: -y / p,
               "shares", False, True),
-    _entropy("cross_entropy", cross_entropy_reference, labels_shapes, cross_entropy_cpu, cross_entropy_cuda,
+    _entropy("cross_entropy", cross_entropy_reference, labels_shapes, cpu.cross_entropy, cuda.cross_entropy,
              _label_samples),
     _entropy("cross_entropy_probabilities", cross_entropy_probabilities_reference, probabilities_shapes,
-             probabilities_cpu, probabilities_cuda, _probability_samples),
+             cpu.probabilities, cuda.probabilities, _probability_samples),
 )
