@@ -1,4 +1,4 @@
-"""The command line: `python -m engine info | ops | train | warm`."""
+"""The command line: `python -m engine info | ops | train | warm`; `ops relu --show asm` shows a kernel."""
 import argparse
 import platform
 import sys
@@ -41,6 +41,10 @@ def ops(arguments):
     from engine import target
     from engine.kernels import TABLE
     from engine.kernels.op import spec
+    if arguments.names:
+        for name in arguments.names:
+            print(TABLE[name].show(arguments.show))
+        return
     print(f"{'op':<28} {'targets':<10} {'gradient':<9} {'flops':>12} {'bytes':>12}  of")
     for name, op in sorted(TABLE.items()):
         inputs, attributes = max(op.samples(np.random.default_rng(0)), key=lambda s: sum(np.size(a) for a in s[0]))
@@ -131,7 +135,10 @@ def main(given=None):
     parser = argparse.ArgumentParser(prog="engine", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("info", help=info.__doc__).set_defaults(run=info)
-    commands.add_parser("ops", help=ops.__doc__).set_defaults(run=ops)
+    table = commands.add_parser("ops", help=ops.__doc__)
+    table.add_argument("names", nargs="*", help="show these ops' kernels instead")
+    table.add_argument("--show", choices=("source", "entry", "llvm", "asm"), default="source")
+    table.set_defaults(run=ops)
     one = commands.add_parser("train", help=train.__doc__)
     one.add_argument("data", nargs="?", default="digits", help="digits, fashion_mnist, mnist, cifar10")
     one.add_argument("--folder", help="where the data set's files are")

@@ -1,6 +1,7 @@
 """What the engine says while it works: compiling, progress bars. Everything goes to standard error."""
 import sys
 import time
+import warnings
 
 from engine import settings
 
@@ -36,7 +37,10 @@ compiling = _Compiling()
 
 def bar(total, title, verbose):
     """A tqdm progress bar (a silent one when `verbose` is 0)."""
-    from tqdm.auto import tqdm
+    from tqdm import TqdmWarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)     # a notebook without ipywidgets gets a bar of text
+        from tqdm.auto import tqdm
     return tqdm(total=total, desc=title, leave=False, disable=not verbose, mininterval=0.2, dynamic_ncols=True,
                 bar_format="{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}")
 

@@ -384,3 +384,68 @@ def test_float64_models_train(blobs):
     model = small(dtype="float64")
     model.fit(x, y, epochs=40, verbose=0)
     assert model.predict(x).dtype == np.float64 and model.evaluate(x, y)[1] > 0.8
+
+
+def test_a_hidden_step_says_that_it_has_no_gradient(blobs):
+    x, y = blobs
+    model = Sequential([Dense(4, activation="step"), Dense(3)])
+    model.compile("adam", "cross_entropy")
+    with pytest.raises(EngineError, match="op step has no gradient"):
+        model.fit(x, y, verbose=0)
+
+
+def test_rosenblatts_rule_is_followed_to_the_bit():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2, (60, 9)).astype(np.float32)
+    y = (x.sum(1) > 4).astype(int)
+    weights, bias = np.zeros(9), 0.0
+    for row, label in zip(x, y):
+        wrong = label - (1 if row @ weights + bias >= 0 else 0)
+        weights, bias = weights + wrong * row, bias + wrong
+    model = Sequential([Perceptron(1)])
+    model.compile(engine.optimizers.SGD(1.0), "perceptron")
+    model.fit(x, y, epochs=1, batch_size=1, shuffle=False, verbose=0)
+    np.testing.assert_array_equal(model.get_weights()[0][:, 0], weights)
+    assert model.get_weights()[1][0] == bias
+
+
+def test_an_op_of_ones_own_without_touching_the_package(blobs):
+    from numba import njit
+
+    from engine.errors import TargetError
+    from engine.kernels.op import spec
+    from engine.target import cuda
+
+    @njit
+    def cube_cpu(x, out, task, tasks):
+        for i in range(x.size * task // tasks, x.size * (task + 1) // tasks):
+            out[i] = x[i] ** 3
+
+    cube = engine.Op("own_cube", lambda x: x ** 3, lambda x: spec(x), cube_cpu, grad=lambda graph, node, dy: (
+        graph.add("mul", dy, graph.add("scale", graph.add("square", node.inputs[0]), factor=3.0)),))
+    np.testing.assert_allclose(cube(np.array([1.0, 2.0])), [1, 8])
+
+    class Cube(engine.Layer):
+        def nodes(self, graph, value, weights, context):
+            return graph.add(cube, value)
+
+    x, y = blobs
+    engine.seed(0)
+    model = Sequential([Dense(8), Cube(), Dense(3)])
+    model.compile(engine.optimizers.Adam(1e-3), "cross_entropy", ["accuracy"])
+    assert model.fit(x / 4, y, epochs=60, verbose=0).history["accuracy"][-1] > 0.8
+    if not cuda.present():
+        assert "def cube_cpu" in cube.show()
+    else:
+        with pytest.raises(TargetError, match="no kernel for the target cuda"):
+            cube(cuda.place(np.ones(3)))
+
+
+def test_kernels_can_be_shown():
+    from engine.kernels import TABLE
+    assert "def map_cpu" in TABLE["relu"].show()
+    assert "kernel(view(block, 0, 1, float32), formula_1" in TABLE["relu"].show("entry")
+    assert "define" in TABLE["relu"].show("llvm")
+    assert "ret" in TABLE["relu"].show("asm")
+    with pytest.raises(engine.errors.UnknownName, match="did you mean 'asm'"):
+        TABLE["relu"].show("asmm")

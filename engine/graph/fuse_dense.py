@@ -33,4 +33,5 @@ def _activation(node, training):
     found = getattr(node.op, "activation", None)
     if not isinstance(found, Activation):
         return None
-    return found if not training or found.slope_of == "y" or found.slope is None else None
+    # a step takes no gradient: left as it is, `gradients` says so
+    return found if not training or (found.slope_of == "y" and found.slope is not None) else None

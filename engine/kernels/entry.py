@@ -192,20 +192,31 @@ def entry(kernel, parameters, dtype):
 
 def _compile(name, kernel, parameters, dtype):
     file = inspect.getsourcefile(kernel.py_func) or "<kernel>"
-    namespace = {"__name__": kernel.py_func.__module__, "kernel": kernel, "view": view, "real": real}
-    namespace.update((dtype.name, numba_type) for dtype, numba_type in NUMBA_TYPES.items())
-    for number, parameter in enumerate(parameters):
-        if parameter[0] == "formula":
-            namespace[f"formula_{number}"] = parameter[1].cpu(dtype)
-    exec(compile(entry_source(name, parameters), file, "exec"), namespace)
-    made = _Entry(namespace[name], (SIGNATURE.args, SIGNATURE.return_type), locals={},
-                  options={"error_model": "numpy"})
+    made = _entry_of(name, file, kernel, parameters, dtype)
     # Only the engine's own kernels are cached: their sources name the folder. What a person writes may call anything.
     if os.path.abspath(file).startswith(_shipped + os.sep) and _can_cache():
         with _own_cache():
             made.enable_caching()
     made.compile()
     return made
+
+
+def fresh(kernel, parameters, dtype):
+    """An entry that was compiled now, not loaded: only that one can show its LLVM and assembly."""
+    made = _entry_of(f"{kernel.py_func.__name__}_entry", "<entry>", kernel, parameters, dtype)
+    made.compile()
+    compiling.finish()
+    return made
+
+
+def _entry_of(name, file, kernel, parameters, dtype):
+    namespace = {"__name__": kernel.py_func.__module__, "kernel": kernel, "view": view, "real": real}
+    namespace.update((dtype.name, numba_type) for dtype, numba_type in NUMBA_TYPES.items())
+    for number, parameter in enumerate(parameters):
+        if parameter[0] == "formula":
+            namespace[f"formula_{number}"] = parameter[1].cpu(dtype)
+    exec(compile(entry_source(name, parameters), file, "exec"), namespace)
+    return _Entry(namespace[name], (SIGNATURE.args, SIGNATURE.return_type), locals={}, options={"error_model": "numpy"})
 
 
 # ------------------------------------------------------------------------------------------------------------- runner

@@ -171,7 +171,7 @@ def _definition(function):
     kind = ast.Lambda if function.__name__ == "<lambda>" else ast.FunctionDef
     nodes = [n for n in ast.walk(_parsed("".join(lines))) if isinstance(n, kind) and code.co_firstlineno == (
         n.decorator_list[0].lineno if getattr(n, "decorator_list", None) else n.lineno)]
-    if len(nodes) > 1:                                   # several lambdas on one line
+    if kind is ast.Lambda:                               # one of several on a line, or of a line that has changed
         nodes = [n for n in nodes if _same_code(n, code)]
     if not nodes:
         raise SyntaxError("its source has changed since it was defined")

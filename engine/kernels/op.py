@@ -125,8 +125,8 @@ class Op:
     reference: Callable
     shapes: Callable
     cpu: Any
-    cuda: Callable
-    samples: Callable
+    cuda: Callable | None = None
+    samples: Callable = lambda rng: ()
     arrange: Callable = flat
     grad: Callable | None = None
     terms: Callable = lambda *specs, **attributes: 1
@@ -145,6 +145,14 @@ class Op:
 
     def __repr__(self):
         return f"<op {self.name}>"
+
+    def show(self, what="source", *inputs, **attributes):
+        """What runs on the CPU, as text: the kernels' Python "source", the generated "entry", its "llvm" or "asm".
+
+        The last three are those for `inputs` (by default the op's largest sample, as float32), compiled anew.
+        """
+        from engine.kernels.show import show
+        return show(self, what, inputs, attributes)
 
     def complete(self, attributes):
         """All attributes in declared order, defaults filled in."""

@@ -7,6 +7,7 @@ import numpy as np
 from numba import config
 
 from engine import target as targets
+from engine.errors import TargetError
 from engine.kernels import entry as entries
 from engine.kernels.formula import Formula
 from engine.kernels.op import FLOATS, spec
@@ -48,6 +49,9 @@ class Program:
             return call                                              # nothing to compute
         ins = [a.reshape(s) for a, s in zip(inputs, arrangement.inputs, strict=True)]
         outs = [a.reshape(s) for a, s in zip(outputs, arrangement.outputs, strict=True)]
+        if (op.cuda if self.target is targets.cuda else op.phases[0]) is None:
+            raise TargetError(f"{op.name}: this op has no kernel for the target {self.target.name}; give its record "
+                              f"one, or build the model with target={'cpu' if op.cuda is None else 'cuda'!r}")
         if self.target is targets.cuda:
             call.scratch = scratch = self._scratch(arrangement.gpu_work, work)
             call.functions = [_launch(op.cuda, (*ins, *arrangement.scalars, *outs, *scratch))]
@@ -86,22 +90,38 @@ class Program:
 
     @staticmethod
     def _compile(op, arguments):
-        dtype = _float_of(arguments)
-        parameters, words = [], []
-        for a in arguments:
-            if isinstance(a, np.ndarray):
-                parameters.append(("array", a.ndim, a.dtype))
-                words += [a.ctypes.data, *a.shape]
-            elif isinstance(a, Formula):
-                parameters.append(("formula", a))
-            elif isinstance(a, (bool, int, np.integer)):
-                parameters.append(("int",))
-                words.append(int(a))
-            else:
-                parameters.append(("real",))
-                words.append(int(np.float64(a).view(np.int64)))
+        parameters, words = pack(arguments)
         block = np.array(words, np.int64)
-        return [(entries.entry(kernel, parameters, dtype), block) for kernel in op.phases]
+        return [(entries.entry(kernel, parameters, _float_of(arguments)), block) for kernel in op.phases]
+
+
+def pack(arguments):
+    """(the entry's parameters, the words of its argument block) for a call's arguments."""
+    parameters, words = [], []
+    for a in arguments:
+        if isinstance(a, np.ndarray):
+            parameters.append(("array", a.ndim, a.dtype))
+            words += [a.ctypes.data, *a.shape]
+        elif isinstance(a, Formula):
+            parameters.append(("formula", a))
+        elif isinstance(a, (bool, int, np.integer)):
+            parameters.append(("int",))
+            words.append(int(a))
+        else:
+            parameters.append(("real",))
+            words.append(int(np.float64(a).view(np.int64)))
+    return parameters, words
+
+
+def parameters_of(op, inputs, attributes):
+    """(an entry's parameters, the dtype of its formulas) for a call on these arrays."""
+    outputs = op.infer(*map(spec, inputs), **attributes)
+    made = op.arrange([spec(a) for a in inputs], list(outputs), attributes, entries.threads.get())
+    arrays = [np.empty(shape, s.dtype) for shape, s in zip(made.inputs, inputs)]
+    results = [np.empty(shape, s.dtype) for shape, s in zip(made.outputs, outputs)]
+    scratch = [np.empty((0,) * s.ndim, s.dtype) for s in made.work]
+    arguments = (*arrays, *made.scalars, *results, *scratch, *made.blocking)
+    return pack(arguments)[0], _float_of(arguments)
 
 
 def _float_of(arguments):

@@ -75,12 +75,11 @@ def hinge_slope(p, y, q):
 
 
 def perceptron_at(z, y, q):
-    m = -y * z
-    return 0 if m < 0 else m
+    return -y * z if (1 if z >= 0 else -1) != y else 0   # step(0) is 1: the same sides as the unit's answer
 
 
 def perceptron_slope(z, y, q):
-    return -y if y * z <= 0 else 0           # at 0 too: weights that start at zero have to move
+    return -y if (1 if z >= 0 else -1) != y else 0       # at 0 too: weights that start at zero have to move
 
 
 def kullback_at(p, y, q):
@@ -256,7 +255,7 @@ OPS = (
     pointwise("hinge", hinge_at, hinge_slope, lambda p, y: np.maximum(0, 1 - y * p),
               lambda p, y: np.where(y * p < 1, -y, 0.0), "signs"),
     pointwise("perceptron", perceptron_at, perceptron_slope, lambda z, y: np.maximum(0, -y * z),
-              lambda z, y: np.where(y * z <= 0, -y, 0.0), "signs"),
+              lambda z, y: np.where(np.where(z >= 0, 1, -1) != y, -y, 0.0), "signs"),
     pointwise("kullback_leibler", kullback_at, kullback_slope, lambda p, y: y * np.log(y / p), lambda p, y: -y / p,
               "shares", False, True),
     _entropy("cross_entropy", cross_entropy_reference, labels_shapes, cpu.cross_entropy, cuda.cross_entropy,

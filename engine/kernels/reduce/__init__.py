@@ -158,14 +158,13 @@ def arrange_fold(f, g, start, axes):
         (k0, r0, k1, r1, columns), divisor = axes(inputs[0], attributes)
         if r0 * r1 == 0:
             r0, r1 = 1, 0
-        pieces = -(-r0 * r1 // PIECE_ROWS) if columns != 1 else r0 * max(1, -(-r1 // PIECE))
-        pieces = max(1, pieces)
+        length = PIECE if columns == 1 else PIECE_ROWS
+        pieces = r0 * max(1, -(-r1 // length))
+        tasks, dtype = share(inputs[0].size, threads), inputs[0].dtype
         parts = k0 * k1 * pieces * columns if pieces > 1 else 1
-        tasks = share(inputs[0].size, threads)
-        dtype = inputs[0].dtype
         return Arrangement(((inputs[0].size,),), ((outputs[0].size,),),
                            (k1, r0, r1, columns, f, g, start, float(divisor)),
-                           (Spec((parts,), dtype), Spec((tasks * LANES,), dtype)), (pieces, SAME), tasks)
+                           (Spec((parts,), dtype), Spec((tasks * LANES,), dtype)), (pieces, length), tasks)
     return arrange
 
 

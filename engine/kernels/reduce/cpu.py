@@ -11,91 +11,79 @@ COLUMNS = 1024                               # columns that are reduced together
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def fold_rows(x, at, step, rows, f, g, y, first, width):
-    """y[first + j] = g over f(x[at + j]), f(x[at + step + j]), ..., `rows` of them, onto what y holds"""
-    at, first = max(0, at), max(0, first)
-    for row in range(rows):
-        for j in range(width):
-            y[first + j] = g(y[first + j], f(x[at + row * step + j]))
-
-
-@njit(error_model="numpy")
-def fold_line(x, at, size, f, g, start, lanes, first):
+def fold_line(x, at, size, f, g, start, lanes, lane):
     """g over f(x[at]), f(x[at + 1]), ...: from 2 LANES values on in LANES interleaved parts, joined in a tree"""
+    at, lane = max(0, at), max(0, lane)
     result = start
     if size < 2 * LANES:
         for k in range(size):
             result = g(result, f(x[at + k]))
         return result
     for k in range(LANES):
-        lanes[first + k] = start
-    rest = size % LANES
-    fold_rows(x, at, LANES, size // LANES, f, g, lanes, first, LANES)
-    for k in range(rest):
-        lanes[first + k] = g(lanes[first + k], f(x[at + size - rest + k]))
+        lanes[lane + k] = f(x[at + k])
+    for row in range(1, size // LANES):
+        for k in range(LANES):
+            lanes[lane + k] = g(lanes[lane + k], f(x[at + row * LANES + k]))
+    for k in range(size % LANES):
+        lanes[lane + k] = g(lanes[lane + k], f(x[at + size // LANES * LANES + k]))
     half = LANES // 2
     while half > 0:
-        for k in range(first, first + half):
-            lanes[k] = g(lanes[k], lanes[half + k])
+        for k in range(half):
+            lanes[lane + k] = g(lanes[lane + k], lanes[lane + half + k])
         half //= 2
-    return lanes[first]
+    return lanes[lane]
 
 
-@njit(error_model="numpy")
-def fold_pieces_cpu(x, k1, r0, r1, columns, f, g, start, divisor, out, parts, lanes, pieces, same, task, tasks):
-    """parts[i, k, piece, column] = one piece; where there is but one for each output, out is written at once"""
-    start, divisor = x.dtype.type(start), x.dtype.type(divisor)
+@njit(error_model="numpy", pipeline_class=Disjoint)
+def fold_pieces_cpu(x, k1, r0, r1, columns, f, g, start, divisor, out, parts, lanes, pieces, length, task, tasks):
+    """parts[group, piece, column] = g over `length` rows; where there is one piece for each output it is out itself"""
+    start = x.dtype.type(start)
     written = out if pieces == 1 else parts
-    in_line = max(1, pieces // max(1, r0))
+    in_line = pieces // r0
     at, count = span(written.size, task, tasks)
     last = at + count
     while at < last:
         cell = at // columns
         group, column = cell // pieces, at - cell * columns
         piece = cell - group * pieces
-        i = group // k1
-        begin = (i * r0 * k1 + group - i * k1) * r1 * columns + column
-        width = min(last - at, columns - column, COLUMNS)
+        outer, i = piece // in_line, group // k1
+        first = (piece - outer * in_line) * length
+        begin = max(0, (((i * r0 + outer) * k1 + group - i * k1) * r1 + first) * columns + column)
+        rows, width = min(length, r1 - first), min(last - at, columns - column, COLUMNS)
         if columns == 1:
-            first = piece % in_line * PIECE
-            written[at] = fold_line(x, begin + piece // in_line * k1 * r1 + first, min(PIECE, r1 - first), f, g, start,
-                                    lanes, task * LANES)
+            written[at] = fold_line(x, begin, rows, f, g, start, lanes, task * LANES)
         else:
-            for j in range(at, at + width):
-                written[j] = start
-            row, end = piece * PIECE_ROWS, min(r0 * r1, piece * PIECE_ROWS + PIECE_ROWS)
-            while row < end:                 # rows lie `columns` apart as long as the place along r0 does not change
-                outer = row // r1
-                rows = min(end, outer * r1 + r1) - row
-                fold_rows(x, begin + (outer * (k1 - 1) * r1 + row) * columns, columns, rows, f, g, written, at, width)
-                row += rows
-        if pieces == 1:
-            for j in range(at, at + width):
-                written[j] /= divisor
+            to = max(0, at)
+            for j in range(width):
+                written[to + j] = start
+            for row in range(rows):
+                for j in range(width):
+                    written[to + j] = g(written[to + j], f(x[begin + row * columns + j]))
         at += width
 
 
 @njit(error_model="numpy")
-def fold_parts_cpu(x, k1, r0, r1, columns, f, g, start, divisor, out, parts, lanes, pieces, same, task, tasks):
-    """out = g over the pieces' results, / divisor"""
-    if pieces > 1:
-        start, divisor = x.dtype.type(start), x.dtype.type(divisor)
-        at, count = span(out.size, task, tasks)
-        last = at + count
-        while at < last:
-            group = at // columns
-            column = at - group * columns
-            width = min(last - at, columns - column)
-            begin = group * pieces * columns + column
-            if columns == 1:
-                out[at] = fold_line(parts, begin, pieces, same, g, start, lanes, task * LANES)
-            else:
-                for j in range(at, at + width):
-                    out[j] = start
-                fold_rows(parts, begin, columns, pieces, same, g, out, at, width)
-            for j in range(at, at + width):
-                out[j] /= divisor
-            at += width
+def fold_parts_cpu(x, k1, r0, r1, columns, f, g, start, divisor, out, parts, lanes, pieces, length, task, tasks):
+    """out = g over the pieces' results, joined in a tree, / divisor"""
+    if pieces == 1 and divisor == 1:
+        return
+    held = out if pieces == 1 else parts
+    at, count = span(out.size, task, tasks)
+    last = at + count
+    while at < last:
+        group = at // columns
+        column = at - group * columns
+        width, begin = min(last - at, columns - column), group * pieces * columns + column
+        rows = pieces
+        while rows > 1:
+            half = (rows + 1) // 2
+            for row in range(rows - half):
+                for j in range(begin + row * columns, begin + row * columns + width):
+                    held[j] = g(held[j], held[j + half * columns])
+            rows = half
+        for j in range(width):
+            out[at + j] = held[begin + j] / x.dtype.type(divisor)
+        at += width
 
 
 @njit(error_model="numpy")

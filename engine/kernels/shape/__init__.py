@@ -363,7 +363,7 @@ def _gather_samples(rng):
 def _scatter_add_samples(rng):
     for (x, indices), _ in _gather_samples(rng):
         yield (np.asarray(rng.standard_normal((*indices.shape, *x.shape[1:]))), indices), {"rows": len(x)}
-    yield (rng.standard_normal((300, 5)), rng.integers(0, 7, 300)), {"rows": 7}
+    yield (rng.standard_normal((61, 5)), rng.integers(0, 7, 61)), {"rows": 7}
 
 
 def _one_hot_samples(rng):

@@ -2,6 +2,7 @@
 import math
 
 from engine.kernels.gpu import THREADS, blocks, cuda, kernel
+from engine.kernels.reduce.cuda import threads_for
 from engine.kernels.split import LANES
 
 
@@ -113,7 +114,7 @@ def gather_cuda(x, indices, outside, y):
 def scatter_add_cuda(dy, indices, y):
     _fill[blocks(y.size), THREADS](y.dtype.type(0), y.reshape((y.size,)))
     if indices.size:
-        _scatter_add[indices.size, LANES](dy, indices, y)
+        _scatter_add[indices.size, threads_for(y.shape[1], LANES)](dy, indices, y)
 
 
 def one_hot_cuda(labels, y):

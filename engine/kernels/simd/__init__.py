@@ -31,7 +31,7 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `column_sum(t)` | a tile of one row |
 | `transpose(t)` | of a square tile |
 | `tile_map(t, f)`, `tile_map2(t, f, u)` | f(t[i, j]), f(t[i, j], u[i, j]): any njit function of numbers, a `Formula` |
-| `by_rows(f, rows, least, arguments)` | f(rows, *arguments), rows a literal inside f: one variant for each of `HEIGHTS` >= least |
+| `by_rows(f, rows, first, last, arguments)` | f(rows, *arguments), rows a literal inside f: one variant for each of `HEIGHTS` from first to last |
 | `next_panels(rows)` | (height, count): the next panels when so many rows remain |
 | `@part` | like `@njit`, for the functions that a kernel calls: compiled only as a part of it |
 
@@ -40,19 +40,60 @@ fills the registers (`host.py`).
 """
 from numba import config
 
-from engine.kernels.simd.host import HEIGHTS, ROWS, VECTOR_BYTES, VECTORS, cache_bytes, lanes
+from engine.kernels.simd.host import (
+    HEIGHTS,
+    ROWS,
+    VECTOR_BYTES,
+    VECTORS,
+    cache_bytes,
+    lanes,
+)
 from engine.kernels.simd.parts import part
 from engine.kernels.simd.variants import next_panels
 
 if config.DISABLE_JIT:
     from engine.kernels.simd.plain import (
-        broadcast, by_rows, column_sum, lanes_of, outer_fma, pointer, prefetch, row_max, row_sum, square_tile, tile,
-        tile_fma, tile_load, tile_map, tile_map2, tile_max, tile_store, transpose)
+        broadcast,
+        by_rows,
+        column_sum,
+        lanes_of,
+        outer_fma,
+        pointer,
+        prefetch,
+        row_max,
+        row_sum,
+        square_tile,
+        tile,
+        tile_fma,
+        tile_load,
+        tile_map,
+        tile_map2,
+        tile_max,
+        tile_store,
+        transpose,
+    )
 else:
     from engine.kernels.simd.arithmetic import (
-        column_sum, outer_fma, row_max, row_sum, tile_fma, tile_map, tile_map2, tile_max, transpose)
+        column_sum,
+        outer_fma,
+        row_max,
+        row_sum,
+        tile_fma,
+        tile_map,
+        tile_map2,
+        tile_max,
+        transpose,
+    )
     from engine.kernels.simd.memory import (
-        broadcast, lanes_of, pointer, prefetch, square_tile, tile, tile_load, tile_store)
+        broadcast,
+        lanes_of,
+        pointer,
+        prefetch,
+        square_tile,
+        tile,
+        tile_load,
+        tile_store,
+    )
     from engine.kernels.simd.variants import by_rows
 
 __all__ = ["HEIGHTS", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes", "column_sum", "lanes", "lanes_of",

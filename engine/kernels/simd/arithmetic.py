@@ -7,7 +7,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from engine.kernels.simd.host import VECTOR_BYTES
-from engine.kernels.simd.tile_type import I32, I64, Tile, multiply_add, row_pointers, splat
+from engine.kernels.simd.tile_type import (
+    I32,
+    I64,
+    Tile,
+    multiply_add,
+    row_pointers,
+    splat,
+)
+
 
 @intrinsic
 def outer_fma(typing, acc, a, a_row, row):

@@ -10,7 +10,18 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
 from engine.kernels.simd.host import VECTOR_BYTES
-from engine.kernels.simd.tile_type import BYTE, I32, I64, Tile, edge_masks, edge_type, llvm, load, splat, store
+from engine.kernels.simd.tile_type import (
+    BYTE,
+    I32,
+    I64,
+    Tile,
+    edge_masks,
+    edge_type,
+    llvm,
+    load,
+    splat,
+    store,
+)
 
 
 @intrinsic
@@ -95,10 +106,10 @@ def prefetch(typing, like, p, ld, rows):
     """Asks for the cache lines of the first `rows` rows (a literal, at most all) of a tile like `like` at p.
     The address need not be valid."""
     def codegen(context, builder, sig, args):
-        part = Tile(1, like.vectors, like.dtype)
+        part = Tile(min(rows.literal_value, like.rows), like.vectors, like.dtype)
         for place in part.addresses(builder, args[1], args[2]):
             place = builder.bitcast(place, BYTE.as_pointer())
-            llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [place, I32(0), I32(rows.literal_value if rows.literal_value == 2 else 3), I32(1)])   # read, keep, data
+            llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [place, I32(0), I32(3), I32(1)])   # read, keep, data
         return context.get_dummy_value()
     if isinstance(rows, types.IntegerLiteral):
         return types.void(like, p, types.int64, rows), codegen

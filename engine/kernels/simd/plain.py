@@ -140,6 +140,6 @@ def tile_map2(acc, f, other):
     return acc.like([[f(x, y) for x, y in zip(*rows)] for rows in zip(acc.values, other.values)])
 
 
-def by_rows(function, rows, least, arguments):
-    if rows in HEIGHTS and rows >= least:
+def by_rows(function, rows, first, last, arguments):
+    if rows in HEIGHTS and first <= rows <= last:
         function(rows, *arguments)

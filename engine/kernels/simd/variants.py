@@ -33,15 +33,15 @@ def next_panels(rows):
 
 
 @intrinsic(prefer_literal=True)
-def by_rows(typing, function, rows, least, arguments):
-    """function(rows, *arguments) where the function sees `rows` as a literal: a switch over the HEIGHTS from the
-    literal `least` on; other heights do nothing."""
-    if not isinstance(least, types.IntegerLiteral):
+def by_rows(typing, function, rows, first, last, arguments):
+    """function(rows, *arguments) where the function sees `rows` as a literal: a switch over those HEIGHTS that are
+    first .. last (literals); other heights do nothing."""
+    if not (isinstance(first, types.IntegerLiteral) and isinstance(last, types.IntegerLiteral)):
         return None
-    heights = [h for h in HEIGHTS if h >= least.literal_value]
+    heights = [h for h in HEIGHTS if first.literal_value <= h <= last.literal_value]
 
     def codegen(context, builder, sig, args):
-        values = cgutils.unpack_tuple(builder, args[3], len(arguments))
+        values = cgutils.unpack_tuple(builder, args[4], len(arguments))
         after = builder.append_basic_block("rows.end")
         switch = builder.switch(args[1], after)
         for height in heights:
@@ -53,4 +53,4 @@ def by_rows(typing, function, rows, least, arguments):
                 builder.branch(after)
         builder.position_at_end(after)
         return context.get_dummy_value()
-    return types.void(function, types.int64, least, arguments), codegen
+    return types.void(function, types.int64, first, last, arguments), codegen
