@@ -8,7 +8,7 @@ from engine import optimizers, progress, saving
 from engine import target as targets
 from engine import training
 from engine.doors import check_x, sample_weights, take_validation
-from engine.errors import DataError, EngineError, FileError, ShapeError
+from engine.errors import DataError, EngineError, FileError, ShapeError, unknown
 from engine.history import History
 from engine.kernels.entry import threads
 from engine.kernels.random import shuffled
@@ -78,8 +78,9 @@ class Sequential:
             shuffle=True, class_weight=None, sample_weight=None, initial_epoch=0):
         """Trains for `epochs` epochs and returns the History.
 
-        x (N, ...), y (N,) labels or (N, ...) values. validation_split takes the last share of the data;
-        class_weight {class: weight}; sample_weight (N,). initial_epoch: the number of the first epoch (to go on with a
+        x (N, ...), y (N,) labels or (N, ...) values. validation_split takes the last share of the data as it stands
+        (shuffle it before if its order means something, as the writers do in the digits); class_weight
+        {class: weight}; sample_weight (N,). initial_epoch: the number of the first epoch (to go on with a
         loaded model: initial_epoch=model.epoch).
         """
         x, y, weights = self._data(x, y, sample_weight, class_weight, "fit")
@@ -194,10 +195,20 @@ class Sequential:
         self.build()
         return [self.state.get(name) for name in self.state.names()]
 
+    @property
+    def weights(self):
+        """{name: host copy} of all weights, under the names that `gradients` uses."""
+        return dict(zip(self.build().state.names(), self.get_weights()))
+
     def set_weights(self, arrays):
-        """Takes what `get_weights` gave: all checked before any is changed."""
+        """Takes what `get_weights` gave, or a dict as `weights` is: all checked before any is changed."""
         self.build()
         names = self.state.names()
+        if isinstance(arrays, dict):
+            missing = [name for name in (*names, *arrays) if name not in arrays or name not in names]
+            if missing:
+                raise unknown("set_weights", missing[0], names)
+            arrays = [arrays[name] for name in names]
         if len(arrays) != len(names):
             raise ShapeError(f"set_weights: expected {len(names)} arrays ({', '.join(names)}), got {len(arrays)}")
         for owned, array in zip(self.network.weights, arrays):

@@ -65,7 +65,8 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
     prediction, layers = state.network.add_to(graph, x, values, training, counter if training else None)
     with graph.scope("loss"):
         value = loss.nodes(graph, prediction, y, weights)
-    _count(graph, loss, metrics, prediction, y, value, size, state.network.output_shape)
+    if data is not None:
+        _count(graph, metrics, prediction, y, value, size, state.network.output_shape)
     graph.outputs.update(prediction=prediction, loss=value)
     if training:
         graph = fuse_dense(graph, training=True)
@@ -79,7 +80,7 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
     return prune(graph)
 
 
-def _count(graph, loss, metrics, prediction, y, value, size, output_shape):
+def _count(graph, metrics, prediction, y, value, size, output_shape):
     with graph.scope("metrics"):
         total = graph.state("total.loss", (), np.float64)
         graph.add("accumulate", total, value, weight=float(size))

@@ -75,3 +75,10 @@ def test_set_weights_checks_all_before_it_changes_any():
     assert [w.tobytes() for w in one.get_weights()] == before
     with pytest.raises(engine.errors.ShapeError, match="expected 12 arrays"):
         one.set_weights(wrong[:3])
+    named = one.weights
+    assert list(named) == one.state.names()
+    named["dense.bias"] = named["dense.bias"] + 1
+    one.set_weights(named)
+    assert (one.weights["dense.bias"] == named["dense.bias"]).all()
+    with pytest.raises(engine.errors.UnknownName, match="did you mean 'dense.bias'"):
+        one.set_weights({**named, "dense.bia": named["dense.bias"]})

@@ -16,7 +16,9 @@ from engine.kernels.matmul.tiles import BEFORE, ON_THE_WAY, WIDE
 from engine.kernels.op import Spec
 from engine.kernels.simd import ROWS, cache_bytes, lanes
 
-SERIAL_BELOW = 130_000                       # multiply-adds that one thread does in about the time that waking two takes
+# Multiply-adds that one thread does in about 10 us. Waking a second one takes 2 to 5 us on an idle machine, and
+# milliseconds on a busy one, where the thread has to wait for a core.
+SERIAL_BELOW = 500_000
 DOTS_UP_TO = 4                               # rows of A
 
 

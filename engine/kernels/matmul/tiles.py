@@ -112,7 +112,8 @@ def group(rows, strips, edge, kc, left, right, out, start, last, f, slope, packe
                 of = (b, ldb, WIDE * lanes, ahead)
                 by_rows(tiles, height, 1, 1, (WIDE, 1, count, kc, cols, at, of, to, since, last, f, slope, None, 0))
             elif count > 0 and (cols > lanes or height < NARROW):
-                by_rows(tiles, height, 1, ROWS, (2, panels, count, kc, cols, at, of, to, since, last, f, slope, None, 0))
+                by_rows(tiles, height, 1, ROWS, (2, panels, count, kc, cols, at, of, to, since, last, f, slope, None,
+                                                 0))
             elif count > 0:
                 by_rows(tiles, height, NARROW, ROWS, (1, panels, count, kc, cols, at, of, to, since, last, f, slope,
                                                       None, 0))

@@ -31,7 +31,7 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `column_sum(t)` | a tile of one row |
 | `transpose(t)` | of a square tile |
 | `tile_map(t, f)`, `tile_map2(t, f, u)` | f(t[i, j]), f(t[i, j], u[i, j]): any njit function of numbers, a `Formula` |
-| `by_rows(f, rows, first, last, arguments)` | f(rows, *arguments), rows a literal inside f: one variant for each of `HEIGHTS` from first to last |
+| `by_rows(f, rows, first, last, arguments)` | f(rows, *arguments), rows a literal: a variant for each of `HEIGHTS` |
 | `next_panels(rows)` | (height, count): the next panels when so many rows remain |
 | `@part` | like `@njit`, for the functions that a kernel calls: compiled only as a part of it |
 
@@ -96,6 +96,6 @@ else:
     )
     from engine.kernels.simd.variants import by_rows
 
-__all__ = ["HEIGHTS", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes", "column_sum", "lanes", "lanes_of",
-           "next_panels", "outer_fma", "part", "pointer", "prefetch", "row_max", "row_sum", "square_tile", "tile", "tile_fma", "tile_load",
-           "tile_map", "tile_map2", "tile_max", "tile_store", "transpose"]
+__all__ = ["HEIGHTS", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes", "column_sum", "lanes",
+           "lanes_of", "next_panels", "outer_fma", "part", "pointer", "prefetch", "row_max", "row_sum", "square_tile",
+           "tile", "tile_fma", "tile_load", "tile_map", "tile_map2", "tile_max", "tile_store", "transpose"]
