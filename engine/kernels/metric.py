@@ -9,16 +9,16 @@
 | binary_labels(y (n, 1)) | int64 labels (n,): y > threshold |
 
 With one score a row (c = 1) the prediction is class 1 when the score is above `threshold`. Labels outside the classes
-count as wrong and stay out of the matrix. Counting is one task: it is little work, and the order is fixed.
+count as wrong and stay out of the matrix, and so do rows with a NaN.
 """
 import math
 
 import numpy as np
-from numba import njit
+from numba import float64, njit
 
-from engine.kernels.gpu import cuda, kernel
-from engine.kernels.op import INTEGER, Arrangement, Op, Spec, demand, floats, integers
-from engine.kernels.split import span
+from engine.kernels.gpu import THREADS, blocks, cuda, kernel
+from engine.kernels.op import INTEGER, Arrangement, Op, Spec, demand, floats, integers, share
+from engine.kernels.split import CHUNK, LANES, ROW_LANES, SUMS, add_all_cuda, block_sum, chunks, shared_sum, span
 
 FLOAT64 = np.dtype("float64")
 
@@ -55,67 +55,118 @@ def error_reference(function):
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
+@njit(error_model="numpy")
+def is_first_largest(row, label):
+    """Whether row[label] is the first largest value; comparisons with NaN are false."""
+    own, wrong = row[label], 0
+    before, after = row[:label], row[label + 1:]
+    for j in range(before.size):
+        wrong += 0 if before[j] < own else 1
+    for j in range(after.size):
+        wrong += 0 if after[j] <= own else 1
+    return wrong == 0 and own == own
+
+
+@njit(error_model="numpy")
+def correct_cpu(scores, labels, threshold, out, counts, task, tasks):
+    """counts[task] = rows of this task that are right"""
+    right, threshold = 0, scores.dtype.type(threshold)
+    first, count = span(labels.size, task, tasks)
+    for i in range(first, first + count):
+        row, label = scores[i], labels[i]
+        if row.size == 1:
+            right += row[0] == row[0] and label == (1 if row[0] > threshold else 0)
+        elif label >= 0 and label < row.size:
+            right += is_first_largest(row, label)
+    counts[task] = right
+
+
+@njit(error_model="numpy")
+def top_k_cpu(scores, labels, k, out, counts, task, tasks):
+    """counts[task] = rows of this task in which fewer than k scores are above the label's"""
+    right = 0
+    first, count = span(labels.size, task, tasks)
+    for i in range(first, first + count):
+        row, label = scores[i], labels[i]
+        if label >= 0 and label < row.size:
+            above, nans, own = 0, 0, row[label]
+            for j in range(row.size):
+                above += 1 if row[j] > own else 0
+                nans += 0 if row[j] == row[j] else 1
+            right += above < k and nans == 0
+    counts[task] = right
+
+
+@njit(error_model="numpy")
+def add_correct_cpu(scores, labels, number, out, counts, task, tasks):
+    """out[0] = the sum of all tasks' counts: whole numbers, so their order and number do not matter"""
+    if task == 0:
+        right = 0
+        for k in range(counts.size):
+            right += counts[k]
+        out[0] = right
+
+
 @njit(error_model="numpy", forceinline=True)
 def class_of(row, threshold):
     """The predicted class of a row of scores; -1 when one is NaN."""
-    best, clean = 0, row[0] == row[0]
-    for j in range(1, row.size):
-        clean = clean and row[j] == row[j]
-        best = j if row[j] > row[best] else best
     if row.size == 1:
-        best = 1 if row[0] > threshold else 0
-    return best if clean else -1
+        return -1 if row[0] != row[0] else 1 if row[0] > threshold else 0
+    best, nan = 0, row[0] != row[0]
+    for j in range(1, row.size):
+        nan |= row[j] != row[j]
+        best = j if row[j] > row[best] else best
+    return -1 if nan else best
 
 
 @njit(error_model="numpy")
-def correct_cpu(scores, labels, threshold, out, task, tasks):
-    """out[0] = rows that are right"""
-    right = 0
-    for i in range(labels.size):
-        right += class_of(scores[i], threshold) == labels[i]
-    out[0] = right
+def classes_cpu(scores, labels, before, threshold, matrix, said, task, tasks):
+    """said[i] = the predicted class of row i"""
+    threshold = scores.dtype.type(threshold)
+    first, count = span(labels.size, task, tasks)
+    for i in range(first, first + count):
+        said[i] = class_of(scores[i], threshold)
 
 
 @njit(error_model="numpy")
-def top_k_cpu(scores, labels, k, out, task, tasks):
-    """out[0] = rows in which fewer than k scores are above the label's"""
-    right = 0
-    for i in range(labels.size):
-        row, label = scores[i], labels[i]
-        if 0 <= label < row.size:
-            above, clean = 0, True
-            for j in range(row.size):
-                above += row[j] > row[label]
-                clean = clean and row[j] == row[j]
-            right += above < k and clean
-    out[0] = right
+def confusion_cpu(scores, labels, before, threshold, matrix, said, task, tasks):
+    """matrix[label, said] += 1; `before` is the same memory"""
+    if task == 0:
+        for i in range(labels.size):
+            if said[i] >= 0 and labels[i] >= 0 and labels[i] < matrix.shape[0]:
+                matrix[labels[i], said[i]] += 1
+
+
+@njit(error_model="numpy", fastmath=SUMS)
+def error_cpu(p, y, squared, c, out, parts, chunk, task, tasks):
+    """parts[k] = the sum of (p - y)^2, or of the absolute differences, over chunk k"""
+    first, count = span(parts.size, task, tasks)
+    for k in range(first, first + count):
+        a, b, total = p[k * chunk:(k + 1) * chunk], y[k * chunk:(k + 1) * chunk], 0.0
+        if squared:
+            for i in range(a.size):
+                d = np.float64(a[i] - b[i])
+                total += d * d
+        else:
+            for i in range(a.size):
+                total += np.float64(abs(a[i] - b[i]))
+        parts[k] = total
 
 
 @njit(error_model="numpy")
-def confusion_cpu(scores, labels, before, threshold, matrix, task, tasks):
-    """matrix[label, prediction] += 1; `before` is the same memory"""
-    for i in range(labels.size):
-        said, label = class_of(scores[i], threshold), labels[i]
-        if said >= 0 and 0 <= label < matrix.shape[0]:
-            matrix[label, said] += 1
-
-
-@njit(error_model="numpy")
-def error_cpu(p, y, squared, out, task, tasks):
-    """out[0] = sum over rows of the mean of (p - y)^2 or of the absolute difference"""
-    total = 0.0
-    for i in range(p.shape[0]):
-        row = 0.0
-        for j in range(p.shape[1]):
-            d = p[i, j] - y[i, j]
-            row += d * d if squared else abs(d)
-        total += row
-    out[0] = total / max(1, p.shape[1])
+def add_errors_cpu(p, y, squared, c, out, parts, chunk, task, tasks):
+    """out[0] = the sum of the chunks / c"""
+    if task == 0:
+        total = 0.0
+        for k in range(parts.size):
+            total += parts[k]
+        out[0] = total / c
 
 
 @njit(error_model="numpy")
 def binary_labels_cpu(y, threshold, out, task, tasks):
     """out[i] = 1 if y[i] > threshold else 0"""
+    threshold = y.dtype.type(threshold)
     first, count = span(out.size, task, tasks)
     for k in range(count):
         out[first + k] = 1 if y[first + k] > threshold else 0
@@ -125,57 +176,67 @@ def binary_labels_cpu(y, threshold, out, task, tasks):
 
 
 @kernel
-def _correct(scores, labels, threshold, out):
-    right = 0
-    for i in range(labels.size):
-        best, clean = 0, True
-        for j in range(scores.shape[1]):
-            clean = clean and scores[i, j] == scores[i, j]
-            best = j if scores[i, j] > scores[i, best] else best
-        if scores.shape[1] == 1:
-            best = 1 if scores[i, 0] > threshold else 0
-        if clean and best == labels[i]:
-            right += 1
-    out[0] = right
+def _correct(scores, labels, threshold, counts):
+    """counts[i] = 1 if row i is right; ROW_LANES threads look at a row"""
+    i, thread, wrong = cuda.blockIdx.x, cuda.threadIdx.x, 0
+    held = cuda.shared.array(ROW_LANES, float64)
+    row, label = scores[i], labels[i]
+    if row.size == 1:
+        wrong = 0 if row[0] == row[0] and label == (1 if row[0] > threshold else 0) else 1
+    elif label < 0 or label >= row.size:
+        wrong = 1
+    else:
+        own = row[label]
+        for j in range(thread, row.size, ROW_LANES):
+            if not (row[j] < own or (row[j] == own and j >= label)):
+                wrong += 1
+    wrong = shared_sum(held, wrong, thread)
+    if thread == 0:
+        counts[i] = 1 if wrong == 0 else 0
 
 
 @kernel
-def _top_k(scores, labels, k, out):
-    right = 0
-    for i in range(labels.size):
-        label = labels[i]
-        if label >= 0 and label < scores.shape[1]:
-            above, clean = 0, True
-            for j in range(scores.shape[1]):
-                if scores[i, j] > scores[i, label]:
-                    above += 1
-                clean = clean and scores[i, j] == scores[i, j]
-            if clean and above < k:
-                right += 1
-    out[0] = right
+def _top_k(scores, labels, k, counts):
+    i, thread, above = cuda.blockIdx.x, cuda.threadIdx.x, 0
+    held = cuda.shared.array(ROW_LANES, float64)
+    row, label = scores[i], labels[i]
+    if label < 0 or label >= row.size:
+        above = k
+    else:
+        for j in range(thread, row.size, ROW_LANES):
+            if row[j] != row[j]:
+                above += k
+            elif row[j] > row[label]:
+                above += 1
+    above = shared_sum(held, above, thread)
+    if thread == 0:
+        counts[i] = 1 if above < k else 0
 
 
 @kernel
 def _confusion(scores, labels, threshold, matrix):
-    for i in range(labels.size):
-        best, clean = 0, True
-        for j in range(scores.shape[1]):
-            clean = clean and scores[i, j] == scores[i, j]
-            best = j if scores[i, j] > scores[i, best] else best
-        if scores.shape[1] == 1:
-            best = 1 if scores[i, 0] > threshold else 0
-        if clean and labels[i] >= 0 and labels[i] < matrix.shape[0]:
-            matrix[labels[i], best] += 1
+    i = cuda.grid(1)
+    if i < labels.size:
+        row, label = scores[i], labels[i]
+        best, nan = 0, row[0] != row[0]
+        for j in range(1, row.size):
+            nan = nan or row[j] != row[j]
+            best = j if row[j] > row[best] else best
+        if row.size == 1:
+            best = 1 if row[0] > threshold else 0
+        if not nan and label >= 0 and label < matrix.shape[0]:
+            cuda.atomic.add(matrix, (label, best), 1)    # whole numbers: the order does not matter
 
 
 @kernel
-def _error(p, y, squared, out):
-    total = 0.0
-    for i in range(p.shape[0]):
-        for j in range(p.shape[1]):
-            d = p[i, j] - y[i, j]
-            total += d * d if squared else abs(d)
-    out[0] = total / max(1, p.shape[1])
+def _error(p, y, squared, parts):
+    chunk, thread, total = cuda.blockIdx.x, cuda.threadIdx.x, 0.0
+    for i in range(chunk * CHUNK + thread, min(p.size, (chunk + 1) * CHUNK), LANES):
+        d = p[i] - y[i]
+        total += float64(d * d if squared else abs(d))
+    total = block_sum(total, thread)
+    if thread == 0:
+        parts[chunk] = total
 
 
 @kernel
@@ -185,27 +246,32 @@ def _binary_labels(y, threshold, out):
         out[i] = 1 if y[i] > threshold else 0
 
 
-def correct_cuda(scores, labels, threshold, out):
-    _correct[1, 1](scores, labels, threshold, out)
+def correct_cuda(scores, labels, threshold, out, counts):
+    if labels.size:
+        _correct[labels.size, ROW_LANES](scores, labels, scores.dtype.type(threshold), counts)
+    add_all_cuda(counts, 1, out)
 
 
-def top_k_cuda(scores, labels, k, out):
-    _top_k[1, 1](scores, labels, k, out)
+def top_k_cuda(scores, labels, k, out, counts):
+    if labels.size:
+        _top_k[labels.size, ROW_LANES](scores, labels, k, counts)
+    add_all_cuda(counts, 1, out)
 
 
 def confusion_cuda(scores, labels, before, threshold, matrix):
-    _confusion[1, 1](scores, labels, threshold, matrix)
+    _confusion[blocks(labels.size), THREADS](scores, labels, scores.dtype.type(threshold), matrix)
 
 
-def error_cuda(p, y, squared, out):
-    _error[1, 1](p, y, squared, out)
+def error_cuda(p, y, squared, c, out, parts):
+    _error[parts.size, LANES](p, y, squared, parts)
+    add_all_cuda(parts, c, out)
 
 
 def binary_labels_cuda(y, threshold, out):
-    _binary_labels[-(-out.size // 128), 128](y, threshold, out)
+    _binary_labels[blocks(out.size), THREADS](y, y.dtype.type(threshold), out)
 
 
-# ------------------------------------------------------------------------------------------------------------- records
+# ------------------------------------------------------------------------------------------------------------ records
 
 
 def scored(scores, labels):
@@ -240,29 +306,35 @@ def binary_labels_shapes(y, threshold):
     return Spec((y.shape[0],), INTEGER)
 
 
-def one_number(inputs, outputs, attributes, threads):
-    return Arrangement(tuple(s.shape for s in inputs), ((1,),), tuple(attributes.values()))
+def arrange_counts(inputs, outputs, attributes, threads):
+    (n, c), tasks = inputs[0].shape, share(inputs[0].size, threads)
+    return Arrangement(((n, c), (n,)), ((1,),), tuple(attributes.values()), (Spec((tasks,), INTEGER),), (), tasks,
+                       (Spec((n,), INTEGER),))
 
 
-def as_they_are(inputs, outputs, attributes, threads):
-    return Arrangement(tuple(s.shape for s in inputs), tuple(s.shape for s in outputs), tuple(attributes.values()))
-
-
-def flat_labels(inputs, outputs, attributes, threads):
-    return Arrangement(((inputs[0].size,),), (outputs[0].shape,), tuple(attributes.values()))
+def arrange_confusion(inputs, outputs, attributes, threads):
+    n, tasks = inputs[1].size, share(inputs[0].size, threads)
+    return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), tuple(attributes.values()),
+                       (Spec((n,), INTEGER),), (), tasks)
 
 
 def arrange_error(squared):
     def arrange(inputs, outputs, attributes, threads):
-        n = inputs[0].shape[0]
-        two = (n, math.prod(inputs[0].shape[1:]))
-        return Arrangement((two, two), ((1,),), (squared,))
+        size, shape = inputs[0].size, inputs[0].shape
+        parts = (Spec((chunks(size),), FLOAT64),)
+        return Arrangement(((size,), (size,)), ((1,),), (squared, max(1, math.prod(shape[1:]))), parts, (CHUNK,),
+                           share(size, threads), parts)
     return arrange
+
+
+def arrange_labels(inputs, outputs, attributes, threads):
+    size = inputs[0].size
+    return Arrangement(((size,),), ((size,),), tuple(attributes.values()), tasks=share(size, threads))
 
 
 def _samples(**attributes):
     def samples(rng):
-        for n, c in ((0, 3), (1, 1), (7, 1), (13, 5), (67, 10)):
+        for n, c in ((0, 3), (1, 1), (7, 1), (13, 5), (67, 10), (1100, 31)):
             yield (rng.standard_normal((n, c)), rng.integers(0, max(2, c), n)), attributes
         yield (np.array([[np.nan, 1.0], [0.5, np.nan], [2.0, 1.0], [1.0, 1.0]]), np.array([1, 0, 0, 5])), attributes
     return samples
@@ -275,7 +347,7 @@ def _confusion_samples(rng):
 
 
 def _error_samples(rng):
-    for shape in ((0, 2), (1, 1), (7, 3), (5, 2, 3), (9,)):
+    for shape in ((0, 2), (1, 1), (7, 3), (5, 2, 3), (9,), (1100, 31)):
         yield (rng.standard_normal(shape), rng.standard_normal(shape)), {}
 
 
@@ -289,16 +361,16 @@ def _terms(p, y):
 
 
 OPS = (
-    Op("correct_count", correct_reference, count_shapes, correct_cpu, correct_cuda, _samples(threshold=0.0), one_number,
-       attributes={"threshold": 0.0}),
-    Op("top_k_count", top_k_reference, count_shapes, top_k_cpu, top_k_cuda, _samples(k=2), one_number,
-       attributes={"k": 5}),
-    Op("confusion", confusion_reference, confusion_shapes, confusion_cpu, confusion_cuda, _confusion_samples,
-       as_they_are, attributes={"threshold": 0.0}, updates={0: 2}),
-    Op("squared_error", error_reference(np.square), error_shapes, error_cpu, error_cuda, _error_samples,
-       arrange_error(1), terms=_terms),
-    Op("absolute_error", error_reference(np.abs), error_shapes, error_cpu, error_cuda, _error_samples, arrange_error(0),
-       terms=_terms),
+    Op("correct_count", correct_reference, count_shapes, (correct_cpu, add_correct_cpu), correct_cuda,
+       _samples(threshold=0.0), arrange_counts, attributes={"threshold": 0.0}),
+    Op("top_k_count", top_k_reference, count_shapes, (top_k_cpu, add_correct_cpu), top_k_cuda, _samples(k=2),
+       arrange_counts, attributes={"k": 5}),
+    Op("confusion", confusion_reference, confusion_shapes, (classes_cpu, confusion_cpu), confusion_cuda,
+       _confusion_samples, arrange_confusion, attributes={"threshold": 0.0}, updates={0: 2}),
+    Op("squared_error", error_reference(np.square), error_shapes, (error_cpu, add_errors_cpu), error_cuda,
+       _error_samples, arrange_error(1), terms=_terms),
+    Op("absolute_error", error_reference(np.abs), error_shapes, (error_cpu, add_errors_cpu), error_cuda, _error_samples,
+       arrange_error(0), terms=_terms),
     Op("binary_labels", lambda y, threshold: (y.ravel() > threshold).astype(np.int64), binary_labels_shapes,
-       binary_labels_cpu, binary_labels_cuda, _binary_samples, flat_labels, attributes={"threshold": 0.5}),
+       binary_labels_cpu, binary_labels_cuda, _binary_samples, arrange_labels, attributes={"threshold": 0.5}),
 )

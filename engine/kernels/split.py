@@ -2,7 +2,7 @@
 
 Outputs that do not depend on each other are shared out by `span`. A sum over everything is cut into chunks whose size
 depends on the shapes only; each chunk is summed on its own, and a second phase adds the chunks' sums in their order. On
-the GPU the threads of a block add in a tree (`block_sum`).
+the GPU the threads of a block add in a fixed order (`block_sum`).
 
 Loops over a span count from 0 and add `first`: only then can LLVM show that no index is negative, and vectorise.
 
@@ -12,16 +12,22 @@ Loops over a span count from 0 and add `first`: only then can LLVM show that no 
 """
 from numba import float64, njit
 
-from engine.kernels.gpu import cuda, device
+from engine.kernels.gpu import cuda, device, kernel
 
 CHUNK = 8192                                 # values of a chunk of a sum
-LANES = 128                                  # threads of a block that adds in a tree: a power of two
+LANES = 128                                  # threads of a block that adds together
+ROW_LANES = 32                               # threads that share a row
 SUMS = {"reassoc", "contract", "nsz"}        # lets LLVM add in vector lanes; NaN and infinity keep their meaning
 
 
 def chunks(size, chunk=CHUNK):
     """How many chunks cover `size` values (at least one)."""
     return max(1, -(-size // chunk))
+
+
+def rows_of_chunk(width):
+    """Rows of a chunk of a sum over rows of so many values: it stays in the cache for a second look."""
+    return min(256, max(16, 2 * CHUNK // max(1, width)))
 
 
 @njit(error_model="numpy", forceinline=True)
@@ -31,33 +37,62 @@ def span(size, task, tasks):
     return first, size * (task + 1) // tasks - first
 
 
+# Device functions may reach each other on several paths only if none of them owns shared memory (its definition would
+# be linked twice): so these two get it from the kernel.
+
+
 @device
-def block_sum(value, thread):
-    """The sum of `value` over a block of LANES threads, for each of them, added in one fixed order."""
-    held = cuda.shared.array(LANES, float64)
+def shared_sum(held, value, thread):
+    """The sum of `value` over a block, for each of its threads; held: a shared float64 array of one value a thread.
+
+    Every thread adds all values: in one fixed order, and with two barriers where a tree has one for each level.
+    """
     cuda.syncthreads()                       # an earlier sum has been read by all
     held[thread] = value
     cuda.syncthreads()
-    half = LANES // 2
-    while half > 0:
-        if thread < half:
-            held[thread] += held[thread + half]
-        cuda.syncthreads()
-        half //= 2
-    return held[0]
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    for k in range(0, held.size, 4):
+        a += held[k]
+        b += held[k + 1]
+        c += held[k + 2]
+        d += held[k + 3]
+    return (a + b) + (c + d)
+
+
+@device
+def shared_max(held, value, thread):
+    """The largest `value` of a block, for each of its threads; NaN is passed over unless it comes first."""
+    cuda.syncthreads()
+    held[thread] = value
+    cuda.syncthreads()
+    top = held[0]
+    for k in range(1, held.size):
+        top = held[k] if held[k] > top else top
+    return top
+
+
+@device
+def block_sum(value, thread):
+    """`shared_sum` over a block of LANES threads; for kernels to call, not for device functions."""
+    return shared_sum(cuda.shared.array(LANES, float64), value, thread)
 
 
 @device
 def block_max(value, thread):
-    """The largest `value` of a block of LANES threads, for each of them; NaN is passed over."""
-    held = cuda.shared.array(LANES, float64)
-    cuda.syncthreads()
-    held[thread] = value
-    cuda.syncthreads()
-    half = LANES // 2
-    while half > 0:
-        if thread < half and held[thread + half] > held[thread]:
-            held[thread] = held[thread + half]
-        cuda.syncthreads()
-        half //= 2
-    return held[0]
+    """`shared_max` over a block of LANES threads; for kernels to call, not for device functions."""
+    return shared_max(cuda.shared.array(LANES, float64), value, thread)
+
+
+@kernel
+def _add_all(parts, divisor, out):
+    thread, total = cuda.threadIdx.x, 0.0
+    for i in range(thread, parts.size, LANES):
+        total += parts[i]
+    total = block_sum(total, thread)
+    if thread == 0:
+        out[0] = out.dtype.type(total / divisor)
+
+
+def add_all_cuda(parts, divisor, out):
+    """out[0] = the sum of what blocks left in `parts`, divided; one block adds in a fixed order."""
+    _add_all[1, LANES](parts, float(divisor), out)

@@ -1,21 +1,26 @@
-"""Losses, forward and backward in one pass: each op gives the mean loss () and its gradient by the prediction.
+"""Losses: the mean loss of a batch and, in the same pass, its gradient with respect to the prediction.
 
-    loss = sum over samples of w[i] * l[i] / n          (n the batch's size, w the samples' weights)
+Every loss takes (prediction, target, weights): weights (n,) holds one number for each sample. Outputs are the loss, a
+scalar, and dpred = d loss / d prediction, of the prediction's shape, which the backward pass uses as it is.
 
-| op | l[i] | mean or sum over outputs |
+    loss = 1/n sum_i weight_i l_i            n samples, also where weights are 0 or 2 (as Keras divides)
+
+| op | l of one sample; p prediction, t target, z logits, c values of a sample | source |
 |---|---|---|
-| mean_squared | (p - y)^2 | mean |
-| mean_absolute | absolute p - y | mean |
-| huber(delta) | d^2 / 2 up to delta, then delta (d - delta / 2), d = absolute p - y (Huber 1964) | mean |
-| binary_cross_entropy | softplus(z) - z y, z a logit | mean |
-| hinge | max(0, 1 - y p), y -1 or 1 | mean |
-| perceptron | max(0, -y z), y -1 or 1 (Rosenblatt 1958) | mean |
-| kullback_leibler | y log(y / p), p clipped at the smallest normal number | sum |
-| cross_entropy | -log softmax(z)[label], int64 labels; label_smoothing s mixes in s / c of every class | - |
-| cross_entropy_probabilities | -sum y log softmax(z), y rows of probabilities | sum |
+| mean_squared | mean (p - t)^2 | Gauss 1809 |
+| mean_absolute | mean abs(p - t) | Laplace 1774 |
+| huber | mean of d^2 / 2 up to abs(d) = delta, delta (abs(d) - delta / 2) beyond | Huber 1964 |
+| binary_cross_entropy | mean of log(1 + exp(z)) - t z, t from 0 to 1 | |
+| hinge | mean of max(0, margin - y z), y = 1 where t > 0, else -1: labels 0, 1 or -1, 1 | Cortes, Vapnik 1995 |
+| perceptron | sum of max(0, -y z), y as above | Rosenblatt 1958 |
+| kullback_leibler | sum t log(t / max(p, epsilon)), p and t probabilities; 0 where t is 0 | Kullback, Leibler 1951 |
+| cross_entropy | log sum exp z - z[label], labels int64 (n,) | |
+| cross_entropy_probabilities | sum_j t_j (log sum exp z - z_j), rows t of probabilities | |
+| multiclass_perceptron | max(0, largest other z - z[label]), labels int64 (n,) | |
 
-Shapes: prediction p or logits z (n, ...) seen as (n, c), y of the same shape or labels (n,), w (n,). A label outside
-range(c) makes the loss NaN. Softmax is shifted by the row's largest logit: huge logits do not overflow.
+label_smoothing s mixes targets with the uniform distribution, (1 - s) t + s / c (Szegedy et al. 2016). A label outside
+0 .. c - 1 makes the loss NaN and reads no memory that is not its own. Perceptrons move where the step function is
+wrong, y = 1 and z < 0 or y = -1 and z >= 0: at z = 0 the loss is 0 but its slope is not, so zero weights can learn.
 """
 import math
 
@@ -24,242 +29,269 @@ import numpy as np
 from engine.kernels.formula import Formula
 from engine.kernels.loss import cpu, cuda
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats, integers, share, spec
+from engine.kernels.split import chunks
+
+BLOCK = 2048                                 # values of a block of rows
+FLOAT64 = np.dtype("float64")
 
 # ------------------------------------------------------------------------------------------------------------ formulas
-
-TINY = {np.dtype("float32"): 1.1754944e-38, np.dtype("float64"): 2.2250738585072014e-308}
-
-
-def squared_at(p, y, q):
-    return (p - y) * (p - y)
+# value(p, t, k) and slope(p, t, k), k the loss's own number (0 where it has none). Comparisons let NaN through.
 
 
-def squared_slope(p, y, q):
-    return 2 * (p - y)
+def huber_at(p, t, delta):
+    d = abs(p - t)
+    return 0.5 * d * d if d <= delta else delta * (d - 0.5 * delta)
 
 
-def absolute_at(p, y, q):
-    return abs(p - y)
+def huber_slope(p, t, delta):
+    return delta if p - t > delta else -delta if p - t < -delta else p - t
 
 
-def absolute_slope(p, y, q):
-    return 1 if p > y else -1 if p < y else p - y        # 0, or NaN for NaN
+def binary_at(z, t, _):
+    return (0 if z < 0 else z) - z * t + math.log1p(math.exp(-abs(z)))
 
 
-def huber_at(p, y, q):
-    d = abs(p - y)
-    return 0.5 * d * d if d <= q else q * (d - 0.5 * q)
-
-
-def huber_slope(p, y, q):
-    d = p - y
-    return q if d > q else -q if d < -q else d
-
-
-def binary_at(z, y, q):
-    return (0 if z < 0 else z) - z * y + math.log1p(math.exp(-abs(z)))
-
-
-def binary_slope(z, y, q):
+def binary_slope(z, t, _):
     e = math.exp(-abs(z))
-    return (1 if z >= 0 else e) / (1 + e) - y
+    return (1 if z >= 0 else e) / (1 + e) - t
 
 
-def hinge_at(p, y, q):
-    m = 1 - y * p
-    return 0 if m < 0 else m
+def hinge_at(z, t, margin):
+    below = margin - (z if t > 0 else -z)
+    return 0 if below < 0 else below
 
 
-def hinge_slope(p, y, q):
-    return -y if y * p < 1 else 0
+def hinge_slope(z, t, margin):
+    return 0 if margin - (z if t > 0 else -z) <= 0 else -1 if t > 0 else 1
 
 
-def perceptron_at(z, y, q):
-    return -y * z if (1 if z >= 0 else -1) != y else 0   # step(0) is 1: the same sides as the unit's answer
+def perceptron_slope(z, t, _):
+    return (-1 if z < 0 else 0) if t > 0 else 1 if z >= 0 else 0
 
 
-def perceptron_slope(z, y, q):
-    return -y if (1 if z >= 0 else -1) != y else 0       # at 0 too: weights that start at zero have to move
+def kullback_at(p, t, epsilon):
+    return 0 if t <= 0 else t * math.log(t / (epsilon if p < epsilon else p))
 
 
-def kullback_at(p, y, q):
-    return y * (math.log(y) - math.log(p if p > q else q)) if y > 0 else 0
-
-
-def kullback_slope(p, y, q):
-    return -y / p if p > q else 0
+def kullback_slope(p, t, epsilon):
+    return 0 if p < epsilon else -t / p
 
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
 
-def weighted(losses, gradients, w):
-    """(mean loss, gradient) from each sample's loss (n,) and gradient (n, ...)."""
-    n = max(1, len(w))
-    shaped = w.reshape((-1,) + (1,) * (gradients.ndim - 1))
-    return np.float64((losses * w).sum() / n), gradients * shaped / n
+def signs(t):
+    return np.where(t > 0, 1.0, -1.0)
 
 
-def pointwise_reference(value, slope, mean):
-    """The reference of a loss from NumPy forms of l and its derivative."""
-    def reference(p, y, w, **attributes):
-        count = p[0].size if mean and len(p) else 1
-        losses = value(p, y, **attributes).sum(tuple(range(1, p.ndim))) / max(1, count)
-        return weighted(losses, slope(p, y, **attributes) / max(1, count), w)
+def _huber(p, t, delta):
+    d = p - t
+    return np.where(np.abs(d) <= delta, d ** 2 / 2, delta * (np.abs(d) - delta / 2)), np.clip(d, -delta, delta)
+
+
+def _kullback(p, t, epsilon):
+    above = np.maximum(p, epsilon)
+    return np.where(t > 0, t * np.log(np.where(t > 0, t, 1) / above), 0), np.where(p < epsilon, 0, -t / above)
+
+
+POINTWISE = {                                # name -> (losses, slopes) of values
+    "mean_squared": lambda p, t: ((p - t) ** 2, 2 * (p - t)),
+    "mean_absolute": lambda p, t: (np.abs(p - t), np.sign(p - t)),
+    "huber": _huber,
+    "binary_cross_entropy": lambda z, t: (np.logaddexp(0, z) - t * z, np.exp(-np.logaddexp(0, -z)) - t),
+    "hinge": lambda z, t, margin: (np.maximum(0, margin - signs(t) * z),
+                                   np.where(signs(t) * z < margin, -signs(t), 0)),
+    "perceptron": lambda z, t: (np.maximum(0, -signs(t) * z), np.where((z >= 0) == (t > 0), 0, -signs(t))),
+    "kullback_leibler": _kullback,
+}
+
+
+def _pointwise_reference(name, mean):
+    def reference(p, t, weights, *number, **named):
+        values, slopes = POINTWISE[name](p, t, *number, *named.values())
+        part = 1 / (math.prod(p.shape[1:]) if mean else 1) / max(1, len(p))
+        w = weights.reshape((-1,) + (1,) * (p.ndim - 1))
+        return np.asarray(np.sum(w * values) * part), w * slopes * part
     return reference
 
 
-def _log_softmax(z):
-    return z - np.logaddexp.reduce(z, axis=1, keepdims=True)
+def _softmax_reference(z, t, weights):
+    """From rows of targets whose sum need not be 1."""
+    below = z - z.max(1, keepdims=True)
+    log_p = below - np.log(np.exp(below).sum(1, keepdims=True))
+    values = -np.where(t == 0, 0, t * log_p).sum(1)
+    slopes = np.exp(log_p) * t.sum(1, keepdims=True) - t
+    return np.asarray((weights * values).sum() / max(1, len(z))), weights[:, None] * slopes / max(1, len(z))
 
 
-def cross_entropy_reference(z, labels, w, label_smoothing):
+def cross_entropy_reference(z, labels, weights, label_smoothing):
     n, c = z.shape
-    inside = (labels >= 0) & (labels < c)
-    target = np.full((n, c), label_smoothing / max(1, c))
-    target[np.arange(n)[inside], labels[inside]] += 1 - label_smoothing
-    logs = _log_softmax(z)
-    losses = np.where(inside, -(target * logs).sum(1), np.nan)
-    return weighted(losses, np.exp(logs) - target, w)
+    outside = (labels < 0) | (labels >= c)
+    t = np.full((n, c), label_smoothing / c)
+    t[np.arange(n), np.where(outside, 0, labels)] += 1 - label_smoothing
+    return _softmax_reference(np.where(outside[:, None], np.nan, z), t, weights)
 
 
-def cross_entropy_probabilities_reference(z, y, w, label_smoothing):
-    y = (1 - label_smoothing) * y + label_smoothing / max(1, z.shape[1]) * y.sum(1, keepdims=True)
-    logs = _log_softmax(z)
-    return weighted(-(y * logs).sum(1), np.exp(logs) * y.sum(1, keepdims=True) - y, w)
+def cross_entropy_probabilities_reference(z, t, weights, label_smoothing):
+    return _softmax_reference(z, (1 - label_smoothing) * t + label_smoothing / z.shape[1], weights)
 
 
-# ------------------------------------------------------------------------------------------------------------- records
+def multiclass_perceptron_reference(z, labels, weights):
+    n, c = z.shape
+    each, d = np.zeros(n), np.zeros((n, c))
+    for i, label in enumerate(labels):
+        if not 0 <= label < c or np.isnan(z[i]).any():
+            each[i] = np.nan
+            continue
+        rival = int(np.argmax(np.where(np.arange(c) == label, -np.inf, z[i])))
+        if z[i, rival] >= z[i, label]:
+            each[i] = z[i, rival] - z[i, label]
+            d[i, rival], d[i, label] = weights[i] / n, -weights[i] / n
+    return np.asarray((weights * each).sum() / max(1, n)), d
 
 
-def _checked(p, w):
-    demand(p.ndim >= 1 and w.shape == p.shape[:1], f"weights of shape {p.shape[:1]}, one for each sample", w.shape)
-    return Spec((), p.dtype), spec(p)
+# ------------------------------------------------------------------------------------------------------------ records
 
 
-def pointwise_shapes(p, y, w, **attributes):
-    floats(p, y, w)
-    demand(p.shape == y.shape, f"y of the prediction's shape, {p.shape}", y.shape)
-    return _checked(p, w)
+def _weighted(prediction, weights):
+    demand(prediction.ndim >= 1 and 0 not in prediction.shape[1:], "a prediction of shape (n, ...)", prediction.shape)
+    demand(weights.shape == prediction.shape[:1], f"weights of shape {prediction.shape[:1]}, one for each sample",
+           weights.shape)
 
 
-def labels_shapes(z, labels, w, label_smoothing):
-    floats(z, w)
+def pointwise_shapes(prediction, target, weights, **numbers):
+    floats(prediction, target, weights)
+    demand(prediction.shape == target.shape, f"a target of the prediction's shape, {prediction.shape}", target.shape,
+           "targets (n,) for a prediction (n, 1) need a last axis: y[:, None]")
+    _weighted(prediction, weights)
+    for name, value in numbers.items():
+        demand(value >= 0, f"{name} of at least 0", value)
+    return Spec((), prediction.dtype), spec(prediction)
+
+
+def _rows_of_classes(logits, smoothing=0.0):
+    demand(logits.ndim == 2, "logits of shape (n, c)", logits.shape)
+    demand(logits.shape[1] >= 2, "logits of at least 2 classes", logits.shape,
+           "one output for two classes is trained with binary_cross_entropy, hinge or perceptron")
+    demand(0 <= smoothing <= 1, "a label_smoothing from 0 to 1", smoothing)
+
+
+def labelled_shapes(logits, labels, weights, label_smoothing=0.0):
+    floats(logits, weights)
     integers(labels, "labels")
-    demand(z.ndim == 2 and z.shape[1] > 0, "logits of shape (n, classes)", z.shape)
-    demand(labels.shape == z.shape[:1], f"labels of shape {z.shape[:1]}", labels.shape)
-    return _checked(z, w)
+    _rows_of_classes(logits, label_smoothing)
+    demand(labels.shape == logits.shape[:1], f"labels of shape {logits.shape[:1]}, one for each row of logits",
+           labels.shape, "rows of probabilities go to cross_entropy_probabilities")
+    _weighted(logits, weights)
+    return Spec((), logits.dtype), spec(logits)
 
 
-def probabilities_shapes(z, y, w, label_smoothing):
-    demand(z.ndim == 2 and z.shape[1] > 0, "logits of shape (n, classes)", z.shape)
-    return pointwise_shapes(z, y, w)
+def probabilities_shapes(logits, targets, weights, label_smoothing):
+    floats(logits, targets, weights)
+    _rows_of_classes(logits, label_smoothing)
+    demand(targets.shape == logits.shape, f"targets of the logits' shape, {logits.shape}", targets.shape)
+    _weighted(logits, weights)
+    return Spec((), logits.dtype), spec(logits)
 
 
-def _two(s):
-    return (s.shape[0], math.prod(s.shape[1:]))
+def rows_of_block(prediction):
+    return max(1, BLOCK // math.prod(prediction.shape[1:]))
 
 
-def _losses(inputs):
-    return (Spec((inputs[0].shape[0],), np.dtype("float64")),)
-
-
-def arrange_pointwise(f, slope, mean):
-    def arrange(inputs, outputs, attributes, threads):
-        n, c = _two(inputs[0])
-        q = next(iter(attributes.values()), TINY[np.dtype(inputs[0].dtype)])
-        scale = 1.0 / max(1, c) if mean else 1.0
-        work = _losses(inputs)
-        return Arrangement(((n, c), (n, c), (n,)), ((1,), (n, c)), (f, slope, float(q), scale), work,
-                           tasks=share(8 * n * c, threads), gpu_work=work)
-    return arrange
-
-
-def arrange_entropy(inputs, outputs, attributes, threads):
-    n, c = inputs[0].shape
-    work = _losses(inputs)
-    return Arrangement(((n, c), inputs[1].shape, (n,)), ((1,), (n, c)), (float(attributes["label_smoothing"]),), work,
-                       tasks=share(16 * n * c, threads), gpu_work=work)
+def arrange_classes(inputs, outputs, attributes, threads):
+    """Of the CPU's scratch, `tops` holds one number for each row of a block, for each task."""
+    z, target, weights = (s.shape for s in inputs)
+    rows, tasks = rows_of_block(inputs[0]), share(16 * inputs[0].size, threads)
+    work = Spec((chunks(z[0], rows),), FLOAT64), Spec((tasks, rows), inputs[0].dtype)
+    return Arrangement((z, target, weights), ((1,), z), tuple(attributes.values()), work, (rows,), tasks,
+                       (Spec((z[0],), FLOAT64),))
 
 
 def loss_grad(graph, node, dloss, _):
-    """The gradient that the forward pass kept, times what flows in (when that is not just 1)."""
-    kept = node.outputs[1]
-    whole = dloss.kind == "constant" and dloss.data.size == 1 and dloss.data == 1
-    return (kept if whole else graph.add("mul", kept, dloss), *(None for _ in node.inputs[1:]))
+    """What the forward pass left; a pass over it only where the loss is not the end (its gradient is not 1)."""
+    if dloss is None:
+        return None, None, None
+    if dloss.kind == "constant" and (dloss.data == 1).all():
+        return node.outputs[1], None, None
+    return graph.add("mul", node.outputs[1], dloss), None, None
 
 
 def loss_cost(inputs, outputs, attributes):
-    return Cost(8 * inputs[0].size, sum(s.nbytes for s in (*inputs, *outputs)))
+    return Cost(10 * inputs[0].size, sum(s.nbytes for s in (*inputs, *outputs)))
 
 
-def _terms(p, *rest, **attributes):
-    return p.size
+def loss_terms(prediction, *others, **attributes):
+    return prediction.size
 
 
-def _targets(kind, rng, shape):
-    if kind == "signs":
-        return np.where(rng.random(shape) < 0.5, -1.0, 1.0)
-    if kind == "shares":
-        y = rng.random(shape) + 0.05
-        return y / y.sum(axis=-1, keepdims=True)
-    return rng.random(shape) if kind == "unit" else rng.standard_normal(shape)
+def _loss(name, reference, shapes, kernels, launcher, samples, arrange, attributes):
+    return Op(name, reference, shapes, kernels, launcher, samples, arrange, loss_grad, loss_terms, loss_cost,
+              attributes, byproducts=frozenset({1}))
 
 
-def _samples(kind, positive=False):
+def _pointwise_samples(kind):
     def samples(rng):
-        for shape in ((0, 3), (1, 1), (7, 5), (4, 2, 3), (67, 10)):
-            p = rng.standard_normal(shape) * 2
-            p = _targets("shares", rng, shape) if positive else p
-            yield (p, _targets(kind, rng, shape), rng.random(shape[0]) + 0.5), {}
+        for shape in ((0, 3), (1, 1), (7, 1), (5,), (3, 5), (2, 3, 7), (130, 17), (2, 2049), (2500, 1)):
+            p, t, weights = rng.standard_normal(shape) * 2, rng.standard_normal(shape), rng.random(shape[0]) * 2
+            if kind == "labels":
+                t = np.where(t > 0, 1.0, rng.integers(-1, 1, shape))         # 1 against 0 or -1
+            elif kind == "probabilities":
+                p, t = rng.random(shape) * 0.9 + 0.05, rng.random(shape) * (rng.random(shape) < 0.8)
+            yield (p, t, weights), {}
+        if kind != "probabilities":
+            yield (np.array([[-1e4, 1e4], [1e4, -1e4]]), np.array([[0.0, 1.0], [0.0, 1.0]]), np.ones(2)), {}
     return samples
 
 
-def _label_samples(rng):
-    for (n, c), s in (((0, 3), 0.0), ((1, 1), 0.0), ((7, 5), 0.0), ((7, 5), 0.1), ((67, 10), 0.0)):
-        yield (rng.standard_normal((n, c)) * 3, rng.integers(0, c, n), rng.random(n) + 0.5), {"label_smoothing": s}
-    yield (np.array([[1e4, -1e4, 0.0], [-1e30, 0.0, 1e3]]), np.array([0, 2]), np.ones(2)), {"label_smoothing": 0.0}
-    yield (np.array([[1.0, 2.0]]), np.array([2]), np.ones(1)), {"label_smoothing": 0.0}
+def _labelled_samples(**attributes):
+    def samples(rng):
+        for n, c in ((0, 3), (1, 2), (3, 5), (13, 10), (2, 2049), (9, 300)):
+            yield (rng.standard_normal((n, c)) * 3, rng.integers(0, c, n), rng.random(n) * 2), attributes
+        huge = np.array([[1e4, -1e4, 0.0], [3e4, 3e4 + 2, -3e4]])
+        yield (huge, np.array([1, 0]), np.ones(2)), attributes
+        yield (rng.standard_normal((4, 3)) + 60, np.array([0, 3, -1, 2 ** 40]), np.ones(4)), attributes
+    return samples
 
 
 def _probability_samples(rng):
-    for (n, c), s in (((0, 3), 0.0), ((7, 5), 0.0), ((7, 5), 0.2), ((67, 10), 0.0)):
-        inputs = rng.standard_normal((n, c)) * 3, _targets("shares", rng, (n, c)), rng.random(n) + 0.5
-        yield inputs, {"label_smoothing": s}
+    for n, c, smoothing in ((0, 3, 0.0), (1, 2, 0.0), (3, 5, 0.1), (13, 10, 0.0), (2, 2049, 0.2), (9, 300, 0.1)):
+        t = rng.random((n, c)) * (rng.random((n, c)) < 0.7)
+        yield (rng.standard_normal((n, c)) * 3, t, rng.random(n) * 2), {"label_smoothing": smoothing}
+    yield (np.array([[1e4, -1e4, 0.0]]), np.array([[0.0, 0.25, 0.75]]), np.ones(1)), {}
 
 
-def pointwise(name, value, slope, reference_value, reference_slope, kind="", mean=True, positive=False, **attributes):
-    """The record of a loss from scalar formulas l(p, y, q) and its derivative by p; q is the op's one attribute."""
-    f, df = Formula(value, name), Formula(slope, f"{name}_slope")
-    return Op(name, pointwise_reference(reference_value, reference_slope, mean), pointwise_shapes,
-              (cpu.pointwise, cpu.add_losses), cuda.pointwise, _samples(kind, positive), arrange_pointwise(f, df, mean),
-              loss_grad, _terms, loss_cost, attributes, byproducts=frozenset({1}))
+def pointwise(name, value, slope, mean=True, kind="numbers", **number):
+    """The record of a loss of single values. mean: over a sample's values, else their sum; `number`: its attribute."""
+    value, slope = Formula(value, name), Formula(slope, f"{name}_slope")
 
+    def arrange(inputs, outputs, attributes, threads):
+        p = inputs[0]
+        n, rows, tasks = p.shape[0], rows_of_block(p), share(8 * p.size, threads)
+        values = math.prod(p.shape[1:])
+        part = 1 / values if mean else 1.0
+        parameter = float(next(iter(attributes.values()), 0))
+        work = Spec((chunks(n, rows),), FLOAT64), Spec((tasks, rows * values), p.dtype)
+        return Arrangement(((p.size,), (p.size,), (n,)), ((1,), (p.size,)), (value, slope, parameter, part), work,
+                           (rows,), tasks, (Spec((chunks(p.size),), FLOAT64),))
 
-def _entropy(name, reference, shapes, kernel, launcher, samples):
-    return Op(name, reference, shapes, (kernel, cpu.add_cross_entropy), launcher, samples, arrange_entropy, loss_grad,
-              _terms, loss_cost, {"label_smoothing": 0.0}, byproducts=frozenset({1}))
-
-
-def _huber(p, y, delta):
-    d = np.abs(p - y)
-    return np.where(d <= delta, 0.5 * d * d, delta * (d - 0.5 * delta))
+    return _loss(name, _pointwise_reference(name, mean), pointwise_shapes, (cpu.pointwise, cpu.mean_of_values),
+                 cuda.pointwise, _pointwise_samples(kind), arrange, number)
 
 
 OPS = (
-    pointwise("mean_squared", squared_at, squared_slope, lambda p, y: (p - y) ** 2, lambda p, y: 2 * (p - y)),
-    pointwise("mean_absolute", absolute_at, absolute_slope, lambda p, y: np.abs(p - y), lambda p, y: np.sign(p - y)),
-    pointwise("huber", huber_at, huber_slope, _huber, lambda p, y, delta: np.clip(p - y, -delta, delta), delta=1.0),
-    pointwise("binary_cross_entropy", binary_at, binary_slope, lambda z, y: np.logaddexp(0, z) - z * y,
-              lambda z, y: np.exp(-np.logaddexp(0, -z)) - y, "unit"),
-    pointwise("hinge", hinge_at, hinge_slope, lambda p, y: np.maximum(0, 1 - y * p),
-              lambda p, y: np.where(y * p < 1, -y, 0.0), "signs"),
-    pointwise("perceptron", perceptron_at, perceptron_slope, lambda z, y: np.maximum(0, -y * z),
-              lambda z, y: np.where(np.where(z >= 0, 1, -1) != y, -y, 0.0), "signs"),
-    pointwise("kullback_leibler", kullback_at, kullback_slope, lambda p, y: y * np.log(y / p), lambda p, y: -y / p,
-              "shares", False, True),
-    _entropy("cross_entropy", cross_entropy_reference, labels_shapes, cpu.cross_entropy, cuda.cross_entropy,
-             _label_samples),
-    _entropy("cross_entropy_probabilities", cross_entropy_probabilities_reference, probabilities_shapes,
-             cpu.probabilities, cuda.probabilities, _probability_samples),
+    pointwise("mean_squared", lambda p, t, _: (p - t) * (p - t), lambda p, t, _: 2 * (p - t)),
+    pointwise("mean_absolute", lambda p, t, _: abs(p - t), lambda p, t, _: 1 if p > t else -1 if p < t else p - t),
+    pointwise("huber", huber_at, huber_slope, delta=1.0),
+    pointwise("binary_cross_entropy", binary_at, binary_slope, kind="labels"),
+    pointwise("hinge", hinge_at, hinge_slope, kind="labels", margin=1.0),
+    pointwise("perceptron", hinge_at, perceptron_slope, mean=False, kind="labels"),
+    pointwise("kullback_leibler", kullback_at, kullback_slope, mean=False, kind="probabilities", epsilon=1e-7),
+    _loss("cross_entropy", cross_entropy_reference, labelled_shapes, (cpu.cross_entropy, cpu.mean_of_blocks),
+          cuda.cross_entropy, _labelled_samples(label_smoothing=0.1), arrange_classes, {"label_smoothing": 0.0}),
+    _loss("cross_entropy_probabilities", cross_entropy_probabilities_reference, probabilities_shapes,
+          (cpu.cross_entropy_probabilities, cpu.mean_of_blocks), cuda.cross_entropy_probabilities,
+          _probability_samples, arrange_classes, {"label_smoothing": 0.0}),
+    _loss("multiclass_perceptron", multiclass_perceptron_reference, labelled_shapes,
+          (cpu.multiclass_perceptron, cpu.mean_of_rows), cuda.multiclass_perceptron, _labelled_samples(),
+          arrange_classes, {}),
 )

@@ -1,84 +1,124 @@
-"""CUDA kernels and launchers of the losses. Shapes: p, z (n, c), w (n,)."""
+"""CUDA kernels of the losses and their launchers: ROW_LANES threads for each row, or CHUNK values for each block.
+
+The losses of rows or chunks go to scratch memory, and one block adds them in a fixed order.
+"""
 import math
 
-from engine.kernels.gpu import THREADS, blocks, cuda, kernel, kernel_of
+from numba import float64
+
+from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel, kernel_of
+from engine.kernels.split import CHUNK, LANES, ROW_LANES, add_all_cuda, block_sum, shared_max, shared_sum
 
 
 @kernel_of
-def _pointwise(f, slope):
-    def pointwise(p, y, w, q, scale, dp, losses):
-        i = cuda.grid(1)
-        if i < p.shape[0]:
-            total = 0.0
-            factor = p.dtype.type(scale * w[i] / p.shape[0])
-            for j in range(p.shape[1]):
-                total += f(p[i, j], y[i, j], p.dtype.type(q))
-                dp[i, j] = factor * slope(p[i, j], y[i, j], p.dtype.type(q))
-            losses[i] = total * scale * w[i]
+def _pointwise(value, slope):
+    def pointwise(pred, target, weights, c, parameter, factor, dpred, sums):
+        chunk, thread, total = cuda.blockIdx.x, cuda.threadIdx.x, 0.0
+        for i in range(chunk * CHUNK + thread, min(pred.size, (chunk + 1) * CHUNK), LANES):
+            weight = weights[i // c]
+            total += float64(weight * value(pred[i], target[i], parameter))
+            dpred[i] = slope(pred[i], target[i], parameter) * (weight * factor)
+        total = block_sum(total, thread)
+        if thread == 0:
+            sums[chunk] = total
     return pointwise
 
 
-@kernel
-def _mean(losses, loss):
-    total = 0.0
-    for i in range(losses.size):
-        total += losses[i]
-    loss[0] = total / max(1, losses.size)
+@device
+def top_and_total(row, thread, held):
+    """(the row's largest value, the sum of exp(row - it))"""
+    top = row[0]
+    for j in range(thread, row.size, ROW_LANES):
+        top = row[j] if row[j] > top else top
+    top = row.dtype.type(shared_max(held, top, thread))
+    total = row.dtype.type(0)
+    for j in range(thread, row.size, ROW_LANES):
+        total += math.exp(row[j] - top)
+    return top, row.dtype.type(shared_sum(held, total, thread))
 
 
 @kernel
-def _cross_entropy(z, labels, w, smoothing, dz, losses):
-    i = cuda.grid(1)
-    n, c = z.shape
-    if i < n:
-        top, total, logits = z[i, 0], z.dtype.type(0), 0.0
-        for j in range(1, c):
-            top = z[i, j] if z[i, j] > top else top
-        for j in range(c):
-            total += math.exp(z[i, j] - top)
-            logits += z[i, j]
-        factor, label = z.dtype.type(w[i] / n), labels[i]
-        for j in range(c):
-            hit = z.dtype.type(1 - smoothing) if j == label else z.dtype.type(0)
-            dz[i, j] = factor * (math.exp(z[i, j] - top) / total - hit - z.dtype.type(smoothing / c))
-        if label >= 0 and label < c:
-            losses[i] = w[i] * (math.log(total) + top - (1 - smoothing) * z[i, label] - smoothing / c * logits)
-        else:
-            losses[i] = math.nan
+def _cross_entropy(logits, labels, weights, on, off, portion, dlogits, sums):
+    i, thread, number = cuda.blockIdx.x, cuda.threadIdx.x, logits.dtype.type
+    held = cuda.shared.array(ROW_LANES, float64)
+    row, out, label, scale = logits[i], dlogits[i], labels[i], weights[i] * portion
+    top, total = top_and_total(row, thread, held)
+    inside = label >= 0 and label < row.size
+    below = number(0)
+    for j in range(thread, row.size, ROW_LANES):
+        if off > 0:
+            below += top - row[j]
+        share = off + on if j == label else off
+        out[j] = (math.exp(row[j] - top) / total - share) * scale if inside else number(math.nan)
+    below = number(shared_sum(held, below, thread)) if off > 0 else below
+    if thread == 0:
+        sums[i] = math.nan
+        if inside:
+            sums[i] = float64(weights[i] * (math.log(total) + on * (top - row[label]) + off * below))
 
 
 @kernel
-def _probabilities(z, y, w, smoothing, dz, losses):
-    i = cuda.grid(1)
-    n, c = z.shape
-    if i < n:
-        top, total, weight, seen = z[i, 0], z.dtype.type(0), 0.0, 0.0
-        for j in range(1, c):
-            top = z[i, j] if z[i, j] > top else top
-        for j in range(c):
-            total += math.exp(z[i, j] - top)
-            weight += y[i, j]
-        for j in range(c):
-            t = (1 - smoothing) * y[i, j] + smoothing / c * weight
-            if t != 0:
-                seen += t * (z[i, j] - top)
-            dz[i, j] = z.dtype.type(w[i] / n * (math.exp(z[i, j] - top) / total * weight - t))
-        losses[i] = w[i] * (math.log(total) * weight - seen)
+def _cross_entropy_probabilities(logits, targets, weights, on, off, portion, dlogits, sums):
+    i, thread, number = cuda.blockIdx.x, cuda.threadIdx.x, logits.dtype.type
+    held = cuda.shared.array(ROW_LANES, float64)
+    row, wanted, out, scale = logits[i], targets[i], dlogits[i], weights[i] * portion
+    top, total = top_and_total(row, thread, held)
+    log_total, mass, entropy = math.log(total), number(0), number(0)
+    for j in range(thread, row.size, ROW_LANES):
+        t = on * wanted[j] + off
+        mass += t
+        if t != number(0):                   # what t = 0 excludes may be infinite
+            entropy += t * (log_total + (top - row[j]))
+    mass = number(shared_sum(held, mass, thread))
+    entropy = shared_sum(held, entropy, thread)
+    for j in range(thread, row.size, ROW_LANES):
+        out[j] = (math.exp(row[j] - top) / total * mass - (on * wanted[j] + off)) * scale
+    if thread == 0:
+        sums[i] = float64(weights[i]) * entropy
 
 
-def pointwise(p, y, w, f, slope, q, scale, loss, dp, losses):
-    if p.shape[0]:
-        _pointwise(f, slope, p.dtype)[blocks(p.shape[0]), THREADS](p, y, w, q, scale, dp, losses)
-    _mean[1, 1](losses, loss)
+@kernel
+def _multiclass_perceptron(logits, labels, weights, portion, dlogits, sums):
+    i, number = cuda.grid(1), logits.dtype.type
+    if i < logits.shape[0]:
+        row, out, label = logits[i], dlogits[i], labels[i]
+        rival, wrong = 1 if label == 0 else 0, label < 0 or label >= row.size
+        for j in range(row.size):
+            wrong = wrong or row[j] != row[j]
+            if j != label and row[j] > row[rival]:
+                rival = j
+            out[j] = number(0)
+        sums[i] = math.nan if wrong else 0.0
+        if not wrong and row[rival] >= row[label]:
+            sums[i] = float64(weights[i] * (row[rival] - row[label]))
+            out[rival], out[label] = weights[i] * portion, -(weights[i] * portion)
 
 
-def cross_entropy(z, labels, w, smoothing, loss, dz, losses):
-    if z.shape[0]:
-        _cross_entropy[blocks(z.shape[0]), THREADS](z, labels, w, smoothing, dz, losses)
-    _mean[1, 1](losses, loss)
+def pointwise(pred, target, weights, value, slope, parameter, part, loss, dpred, sums):
+    number, n = pred.dtype.type, max(1, weights.size)
+    _pointwise(value, slope, pred.dtype)[sums.size, LANES](
+        pred, target, weights, pred.size // n, number(parameter), number(part / n), dpred, sums)
+    add_all_cuda(sums, n / part, loss)
 
 
-def probabilities(z, y, w, smoothing, loss, dz, losses):
-    if z.shape[0]:
-        _probabilities[blocks(z.shape[0]), THREADS](z, y, w, smoothing, dz, losses)
-    _mean[1, 1](losses, loss)
+def cross_entropy(logits, labels, weights, smoothing, loss, dlogits, sums):
+    number, (n, c) = logits.dtype.type, logits.shape
+    if n:
+        _cross_entropy[n, ROW_LANES](logits, labels, weights, number(1 - smoothing), number(smoothing / c),
+                                     number(1 / n), dlogits, sums)
+    add_all_cuda(sums, max(1, n), loss)
+
+
+def cross_entropy_probabilities(logits, targets, weights, smoothing, loss, dlogits, sums):
+    number, (n, c) = logits.dtype.type, logits.shape
+    if n:
+        _cross_entropy_probabilities[n, ROW_LANES](logits, targets, weights, number(1 - smoothing),
+                                                   number(smoothing / c), number(1 / n), dlogits, sums)
+    add_all_cuda(sums, max(1, n), loss)
+
+
+def multiclass_perceptron(logits, labels, weights, loss, dlogits, sums):
+    n = logits.shape[0]
+    portion = logits.dtype.type(1 / max(1, n))
+    _multiclass_perceptron[blocks(n), THREADS](logits, labels, weights, portion, dlogits, sums)
+    add_all_cuda(sums, max(1, n), loss)

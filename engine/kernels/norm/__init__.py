@@ -4,19 +4,23 @@ Shapes: x seen as (n, c), c the last axis (channels last: all other axes are row
 
     batch_norm            y = gamma (x - mean) inverse + beta, inverse = 1 / sqrt(var + epsilon), mean and var (c,) of
                           the batch (Ioffe, Szegedy 2015); the running ones move: m = momentum m + (1 - momentum) mean,
-                          and alike with the unbiased variance (n - 1), as PyTorch (its momentum is one minus this one)
+                          and alike with the unbiased variance (n - 1), as PyTorch (its momentum is one minus this one);
+                          for a single row that variance is 0
+                          outputs y, the two running ones (in place), mean and inverse for the backward pass
     batch_norm_inference  the same with the running mean and variance
     layer_norm            mean and var of each row (Ba et al. 2016)
     rms_norm              y = gamma x / sqrt(mean(x^2) + epsilon) (Zhang, Sennrich 2019)
 
-Variances are sums of squared distances from the mean (two passes): no cancellation. Sums are in float64.
+Variances are sums of squared distances from the mean (two passes): no cancellation. The backward passes of rows take
+their mean and variance anew: a second look at a row in the cache is cheaper than arrays to keep.
 """
 import numpy as np
 
 from engine.kernels.norm import cpu, cuda
-from engine.kernels.op import Cost, Op, demand, floats, rows, share, spec
+from engine.kernels.op import Cost, Op, Spec, demand, floats, rows, share, spec
+from engine.kernels.split import chunks, rows_of_chunk
 
-STRIPE = 64                                  # channels summed side by side
+FLOAT64 = np.dtype("float64")
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
@@ -28,7 +32,7 @@ def _axes(x):
 def batch_norm_reference(x, gamma, beta, mean, variance, momentum, epsilon):
     n = x.size // max(1, x.shape[-1])
     if n == 0:
-        return x.copy(), mean.copy(), variance.copy(), np.zeros_like(gamma), np.ones_like(gamma)
+        return x.copy(), mean.copy(), variance.copy(), np.zeros_like(gamma), np.full_like(gamma, epsilon ** -0.5)
     m, v = x.mean(_axes(x)), x.var(_axes(x))
     inverse = 1 / np.sqrt(v + epsilon)
     keep = 1 - momentum
@@ -74,7 +78,7 @@ def rms_norm_grad_reference(dy, x, gamma, epsilon):
     return inverse * (g - z * (g * z).mean(-1, keepdims=True)), (dy * z).sum(_axes(x))
 
 
-# ------------------------------------------------------------------------------------------------------------- records
+# ------------------------------------------------------------------------------------------------------------ records
 
 
 def _channels(x, *vectors):
@@ -85,6 +89,11 @@ def _channels(x, *vectors):
     return spec(x)
 
 
+def _alike(dy, x):
+    floats(dy, x)
+    demand(dy.shape == x.shape, f"dy of the shape of x, {x.shape}", dy.shape)
+
+
 def batch_norm_shapes(x, gamma, beta, mean, variance, momentum, epsilon):
     demand(0 <= momentum <= 1, "a momentum from 0 to 1", momentum)
     demand(epsilon > 0, "an epsilon above 0", epsilon)
@@ -92,7 +101,7 @@ def batch_norm_shapes(x, gamma, beta, mean, variance, momentum, epsilon):
 
 
 def batch_norm_grad_shapes(dy, x, gamma, mean, inverse):
-    demand(dy.shape == x.shape, f"dy of the shape of x, {x.shape}", dy.shape)
+    _alike(dy, x)
     return _channels(x, gamma, mean, inverse), spec(gamma), spec(gamma)
 
 
@@ -101,18 +110,51 @@ def inference_shapes(x, gamma, beta, mean, variance, epsilon):
 
 
 def inference_grad_shapes(dy, x, gamma, mean, variance, epsilon):
+    _alike(dy, x)
     return _channels(x, gamma, mean, variance), spec(gamma), spec(gamma)
 
 
-def with_work(size, dtype="float64"):
-    """`rows`, with float64 scratch of size(n, c)."""
+def layer_norm_shapes(x, gamma, beta, epsilon):
+    return _channels(x, gamma, beta)
+
+
+def layer_norm_grad_shapes(dy, x, gamma, epsilon):
+    _alike(dy, x)
+    return _channels(x, gamma), spec(gamma), spec(gamma)
+
+
+def rms_norm_shapes(x, gamma, epsilon):
+    return _channels(x, gamma)
+
+
+def rms_norm_grad_shapes(dy, x, gamma, epsilon):
+    return layer_norm_grad_shapes(dy, x, gamma, epsilon)[:2]
+
+
+def _parts(n, c, dtype):
+    """Two sums for each chunk of rows and channel."""
+    return Spec((chunks(n, rows_of_chunk(c)), 2, c), dtype)
+
+
+def _arranged(work, gpu_work, blocking=True):
+    """`rows`, with scratch arrays: work(n, c, tasks, dtype) and gpu_work(n, c, dtype)."""
     def arrange(inputs, outputs, attributes, threads):
         made = rows(inputs, outputs, attributes, threads)
-        shape = size(*made.inputs[0])
-        scratch = (spec(np.empty(0, dtype))._replace(shape=shape),)
-        tasks = min(share(4 * inputs[0].size, threads), max(1, made.inputs[0][1] // STRIPE))
-        return made._replace(work=scratch, gpu_work=scratch if len(shape) == 2 else (), tasks=tasks)
+        (n, c), dtype, tasks = made.inputs[0], inputs[0].dtype, share(4 * inputs[0].size, threads)
+        return made._replace(work=work(n, c, tasks, dtype), gpu_work=gpu_work(n, c, dtype), tasks=tasks,
+                             blocking=(rows_of_chunk(c),) if blocking else ())
     return arrange
+
+
+ARRANGE_BATCH = _arranged(
+    lambda n, c, tasks, dtype: (_parts(n, c, dtype), Spec((2, c), FLOAT64), Spec((tasks, c), dtype)),
+    lambda n, c, dtype: (_parts(n, c, FLOAT64),))
+ARRANGE_INFERENCE = _arranged(lambda n, c, tasks, dtype: (Spec((tasks, c), dtype),), lambda n, c, dtype: (), False)
+ARRANGE_BATCH_GRAD = _arranged(
+    lambda n, c, tasks, dtype: (_parts(n, c, dtype), Spec((2, c), FLOAT64), Spec((3, c), dtype)),
+    lambda n, c, dtype: (_parts(n, c, FLOAT64), Spec((3, c), dtype)))
+ARRANGE_ROW_GRAD = _arranged(lambda n, c, tasks, dtype: (_parts(n, c, dtype), Spec((2, c), FLOAT64)),
+                             lambda n, c, dtype: (_parts(n, c, FLOAT64), Spec((n, 2), dtype)))
 
 
 def batch_norm_gradient(graph, node, dy, *_):
@@ -133,7 +175,7 @@ def rms_norm_gradient(graph, node, dy):
     return graph.add("rms_norm_grad", dy, *node.inputs, **node.attributes)
 
 
-SHAPES = ((7, 5), (1, 3), (4, 3, 6), (67, 33))
+SHAPES = ((7, 5), (1, 3), (4, 3, 6), (67, 33), (300, 2), (600, 33))
 
 
 def _batch_samples(rng):
@@ -161,8 +203,13 @@ def _inference_grad_samples(rng):
 
 
 def _row_samples(rng):
-    for shape in ((0, 3), *SHAPES):
+    for shape in ((0, 3), (7, 5), (1, 3), (4, 3, 6), (5, 131), (600, 33)):
         yield (rng.standard_normal(shape) + 1, rng.random(shape[-1]) + 0.5, rng.standard_normal(shape[-1])), {}
+
+
+def _rms_samples(rng):
+    for (x, gamma, _), attributes in _row_samples(rng):
+        yield (x, gamma), attributes
 
 
 def _row_grad_samples(rng):
@@ -182,26 +229,26 @@ def _op(name, reference, shapes, cpu, launcher, samples, arrange, grad=None, att
     return Op(name, reference, shapes, cpu, launcher, samples, arrange, grad, _terms, _cost, attributes or {}, **more)
 
 
-EPSILON = {"epsilon": 1e-5}
+ROW = {"epsilon": 1e-5}
 OPS = (
-    _op("batch_norm", batch_norm_reference, batch_norm_shapes, cpu.batch_norm, cuda.batch_norm, _batch_samples,
-        with_work(lambda n, c: (c,)), batch_norm_gradient, {"momentum": 0.99, "epsilon": 1e-3}, updates={1: 3, 2: 4},
-        byproducts=frozenset({1, 2, 3, 4})),
-    _op("batch_norm_grad", batch_norm_grad_reference, batch_norm_grad_shapes, cpu.batch_norm_grad, cuda.batch_norm_grad,
-        _batch_grad_samples, with_work(lambda n, c: (2 * c,))),
+    _op("batch_norm", batch_norm_reference, batch_norm_shapes, (cpu.chunk_moments, cpu.join_moments, cpu.normalise),
+        cuda.batch_norm, _batch_samples, ARRANGE_BATCH, batch_norm_gradient, {"momentum": 0.99, "epsilon": 1e-3},
+        updates={1: 3, 2: 4}, byproducts=frozenset({1, 2, 3, 4})),
+    _op("batch_norm_grad", batch_norm_grad_reference, batch_norm_grad_shapes,
+        (cpu.batch_products, cpu.join_products, cpu.batch_norm_grad), cuda.batch_norm_grad, _batch_grad_samples,
+        ARRANGE_BATCH_GRAD),
     _op("batch_norm_inference", inference_reference, inference_shapes, cpu.inference, cuda.inference,
-        _inference_samples, rows, inference_gradient, {"epsilon": 1e-3}),
-    _op("batch_norm_inference_grad", inference_grad_reference, inference_grad_shapes, cpu.inference_grad,
-        cuda.inference_grad, _inference_grad_samples, rows, None, {"epsilon": 1e-3}),
-    _op("layer_norm", layer_norm_reference, lambda x, gamma, beta, epsilon: _channels(x, gamma, beta), cpu.layer_norm,
-        cuda.layer_norm, _row_samples, rows, layer_norm_gradient, EPSILON),
-    _op("layer_norm_grad", layer_norm_grad_reference,
-        lambda dy, x, gamma, epsilon: (_channels(x, gamma), spec(gamma), spec(gamma)),
-        (cpu.layer_norm_rows, cpu.layer_norm_columns), cuda.layer_norm_grad, _row_grad_samples,
-        with_work(lambda n, c: (n, 2)), None, EPSILON),
-    _op("rms_norm", rms_norm_reference, lambda x, gamma, epsilon: _channels(x, gamma), cpu.rms_norm, cuda.rms_norm,
-        lambda rng: (((x, g), a) for (x, g, _), a in _row_samples(rng)), rows, rms_norm_gradient, EPSILON),
-    _op("rms_norm_grad", rms_norm_grad_reference, lambda dy, x, gamma, epsilon: (_channels(x, gamma), spec(gamma)),
-        (cpu.rms_norm_rows, cpu.rms_norm_columns), cuda.rms_norm_grad, _row_grad_samples,
-        with_work(lambda n, c: (n, 2)), None, EPSILON),
+        _inference_samples, ARRANGE_INFERENCE, inference_gradient, {"epsilon": 1e-3}),
+    _op("batch_norm_inference_grad", inference_grad_reference, inference_grad_shapes,
+        (cpu.inference_products, cpu.join_inference, cpu.inference_grad), cuda.inference_grad, _inference_grad_samples,
+        ARRANGE_BATCH_GRAD, None, {"epsilon": 1e-3}),
+    _op("layer_norm", layer_norm_reference, layer_norm_shapes, cpu.layer_norm, cuda.layer_norm, _row_samples, rows,
+        layer_norm_gradient, ROW),
+    _op("layer_norm_grad", layer_norm_grad_reference, layer_norm_grad_shapes,
+        (cpu.layer_norm_grad, cpu.join_layer_norm), cuda.layer_norm_grad,
+        _row_grad_samples, ARRANGE_ROW_GRAD, None, ROW),
+    _op("rms_norm", rms_norm_reference, rms_norm_shapes, cpu.rms_norm, cuda.rms_norm, _rms_samples, rows,
+        rms_norm_gradient, ROW),
+    _op("rms_norm_grad", rms_norm_grad_reference, rms_norm_grad_shapes, (cpu.rms_norm_grad, cpu.join_rms_norm),
+        cuda.rms_norm_grad, _row_grad_samples, ARRANGE_ROW_GRAD, None, ROW),
 )

@@ -1,150 +1,276 @@
-"""CUDA kernels and launchers of the normalisations. Shapes: x (n, c), vectors (c,)."""
+"""CUDA kernels of the normalisations and their launchers.
+
+Sums over rows: a block takes WIDE channels of one chunk of rows with TALL threads for each channel, and a second kernel
+joins the chunks with one thread for each channel. Sums along a row: ROW_LANES threads for each row.
+"""
 import math
 
-from engine.kernels.gpu import THREADS, blocks, cuda, kernel
+from numba import float64
+
+from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel
+from engine.kernels.split import ROW_LANES, rows_of_chunk, shared_sum
+
+WIDE, TALL = 32, 4
+
+# ------------------------------------------------------------------------------------------------- moments of channels
+
+
+@device
+def column_sum(value, tx, ty):
+    """The sum of a column of threads, for each of them."""
+    held, total = cuda.shared.array((TALL, WIDE), float64), 0.0
+    cuda.syncthreads()                       # an earlier sum has been read by all
+    held[ty, tx] = value
+    cuda.syncthreads()
+    for k in range(TALL):
+        total += held[k, tx]
+    return total
 
 
 @kernel
-def _batch_norm(x, gamma, beta, old_mean, old_variance, momentum, epsilon, y, run_mean, run_variance, mean, inverse):
-    j = cuda.grid(1)
-    n = x.shape[0]
+def _chunk_moments(x, rows, parts):
+    chunk, tx, ty = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
+    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, min(x.shape[0], (chunk + 1) * rows)
+    total, squares = x.dtype.type(0), x.dtype.type(0)
     if j < x.shape[1]:
-        total, squares = 0.0, 0.0
-        for i in range(n):
+        for i in range(start + ty, end, TALL):
             total += x[i, j]
-        m = x.dtype.type(total / max(1, n))
-        for i in range(n):
-            squares += (x[i, j] - m) * (x[i, j] - m)
-        q = x.dtype.type(1 / math.sqrt(squares / max(1, n) + epsilon))
-        mean[j] = m
-        inverse[j] = q if n else x.dtype.type(1)
-        if n:
-            run_mean[j] = momentum * old_mean[j] + (1 - momentum) * m
-            run_variance[j] = momentum * old_variance[j] + (1 - momentum) * squares / max(1, n - 1)
-        for i in range(n):
-            y[i, j] = (x[i, j] - m) * q * gamma[j] + beta[j]
+    mean = x.dtype.type(column_sum(total, tx, ty) / max(1, end - start))
+    if j < x.shape[1]:
+        for i in range(start + ty, end, TALL):
+            squares += (x[i, j] - mean) * (x[i, j] - mean)
+    together = column_sum(squares, tx, ty)
+    if j < x.shape[1] and ty == 0:
+        parts[chunk, 0, j] = mean
+        parts[chunk, 1, j] = together
 
 
 @kernel
-def _norm_grad(dy, x, gamma, mean, inverse, moving, dx, dgamma, dbeta):
-    """moving: the moments depend on x (training)."""
-    j = cuda.grid(1)
-    n = x.shape[0]
+def _join_moments(x, momentum, epsilon, rows, parts, run_mean, run_variance, mean, inverse):
+    j, n = cuda.grid(1), x.shape[0]
     if j < x.shape[1]:
-        scale, bias = 0.0, 0.0
-        for i in range(n):
-            scale += dy[i, j] * (x[i, j] - mean[j]) * inverse[j]
-            bias += dy[i, j]
-        for i in range(n):
-            z = (x[i, j] - mean[j]) * inverse[j]
-            less = (bias + z * scale) / n if moving else 0.0
-            dx[i, j] = gamma[j] * inverse[j] * x.dtype.type(dy[i, j] - less)
-        dgamma[j] = scale
-        dbeta[j] = bias
+        centre, squares = 0.0, 0.0
+        for chunk in range(parts.shape[0]):
+            centre += (min(n, (chunk + 1) * rows) - chunk * rows) * parts[chunk, 0, j]
+        centre /= max(1, n)
+        for chunk in range(parts.shape[0]):
+            distance = parts[chunk, 0, j] - centre
+            squares += parts[chunk, 1, j] + (min(n, (chunk + 1) * rows) - chunk * rows) * distance * distance
+        mean[j] = centre
+        inverse[j] = 1.0 / math.sqrt(squares / max(1, n) + epsilon)
+        if n > 0:
+            run_mean[j] += (1.0 - momentum) * (centre - run_mean[j])
+            run_variance[j] += (1.0 - momentum) * (squares / max(1, n - 1) - run_variance[j])
+
+
+# ------------------------------------------------------------------------------------------------------------- forward
+
+
+@kernel
+def _normalise(x, gamma, beta, mean, inverse, y):
+    k, c = cuda.grid(1), x.shape[1]
+    if k < x.size:
+        i = k // c
+        j = k - i * c
+        y[i, j] = (x[i, j] - mean[j]) * (inverse[j] * gamma[j]) + beta[j]
 
 
 @kernel
 def _inference(x, gamma, beta, mean, variance, epsilon, y):
-    k = cuda.grid(1)
+    k, c = cuda.grid(1), x.shape[1]
     if k < x.size:
-        i, j = k // x.shape[1], k % x.shape[1]
-        y[i, j] = gamma[j] * (x[i, j] - mean[j]) / math.sqrt(variance[j] + x.dtype.type(epsilon)) + beta[j]
+        i = k // c
+        j = k - i * c
+        y[i, j] = (x[i, j] - mean[j]) * (gamma[j] / math.sqrt(variance[j] + epsilon)) + beta[j]
+
+
+# ------------------------------------------------------------------------------------------------------------ backward
 
 
 @kernel
-def _inference_grad(dy, x, gamma, mean, variance, epsilon, dx, dgamma, dbeta):
-    j = cuda.grid(1)
+def _chunk_products(dy, x, mean, rows, parts):
+    """parts[chunk] = (sum of dy (x - mean), sum of dy) of each channel"""
+    chunk, tx, ty = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
+    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, min(x.shape[0], (chunk + 1) * rows)
+    along, plain = x.dtype.type(0), x.dtype.type(0)
     if j < x.shape[1]:
-        scale, bias, inverse = 0.0, 0.0, 1 / math.sqrt(variance[j] + epsilon)
-        for i in range(x.shape[0]):
-            scale += dy[i, j] * (x[i, j] - mean[j]) * inverse
-            bias += dy[i, j]
-            dx[i, j] = dy[i, j] * gamma[j] * inverse
-        dgamma[j] = scale
-        dbeta[j] = bias
+        for i in range(start + ty, end, TALL):
+            along += dy[i, j] * (x[i, j] - mean[j])
+            plain += dy[i, j]
+    all_along, all_plain = column_sum(along, tx, ty), column_sum(plain, tx, ty)
+    if j < x.shape[1] and ty == 0:
+        parts[chunk, 0, j] = all_along
+        parts[chunk, 1, j] = all_plain
+
+
+@kernel
+def _join_products(gamma, inverse, n, parts, dgamma, dbeta, coefficients):
+    j = cuda.grid(1)
+    if j < gamma.size:
+        along, plain, rest = 0.0, 0.0, float64(inverse[j])
+        for chunk in range(parts.shape[0]):
+            along += parts[chunk, 0, j]
+            plain += parts[chunk, 1, j]
+        dgamma[j] = along * rest
+        dbeta[j] = plain
+        coefficients[0, j] = gamma[j] * rest
+        coefficients[1, j] = plain / max(1, n)
+        coefficients[2, j] = along * rest * rest / max(1, n)
+
+
+@kernel
+def _join_inference(gamma, variance, epsilon, parts, dgamma, dbeta, coefficients):
+    j = cuda.grid(1)
+    if j < gamma.size:
+        along, plain, inverse = 0.0, 0.0, 1.0 / math.sqrt(float64(variance[j]) + epsilon)
+        for chunk in range(parts.shape[0]):
+            along += parts[chunk, 0, j]
+            plain += parts[chunk, 1, j]
+        dgamma[j] = along * inverse
+        dbeta[j] = plain
+        coefficients[0, j] = gamma[j] * inverse
+        coefficients[1, j] = 0.0             # the moments do not depend on x
+        coefficients[2, j] = 0.0
+
+
+@kernel
+def _input_gradient(dy, x, mean, coefficients, dx):
+    k, c = cuda.grid(1), x.shape[1]
+    if k < x.size:
+        i = k // c
+        j = k - i * c
+        dx[i, j] = coefficients[0, j] * (dy[i, j] - coefficients[1, j] - (x[i, j] - mean[j]) * coefficients[2, j])
+
+
+# ---------------------------------------------------------------------------------------------------------- along rows
+
+
+@device
+def row_moments(row, centred, epsilon, thread, held):
+    """(mean, 1 / sqrt(mean squared distance + epsilon)); the mean is 0 unless centred"""
+    total, squares = row.dtype.type(0), row.dtype.type(0)
+    if centred:
+        for j in range(thread, row.size, ROW_LANES):
+            total += row[j]
+    mean = row.dtype.type(shared_sum(held, total, thread) / row.size)
+    for j in range(thread, row.size, ROW_LANES):
+        squares += (row[j] - mean) * (row[j] - mean)
+    variance = row.dtype.type(shared_sum(held, squares, thread) / row.size)
+    return mean, row.dtype.type(1) / math.sqrt(variance + epsilon)
 
 
 @kernel
 def _row_norm(x, gamma, beta, centred, epsilon, y):
     """beta is read only when centred."""
-    i = cuda.grid(1)
-    if i < x.shape[0]:
-        c, total, squares = x.shape[1], 0.0, 0.0
-        for j in range(c):
-            total += x[i, j]
-        mean = total / c if centred else 0.0
-        for j in range(c):
-            squares += (x[i, j] - mean) * (x[i, j] - mean)
-        inverse = 1 / math.sqrt(squares / c + epsilon)
-        for j in range(c):
-            y[i, j] = gamma[j] * (x[i, j] - mean) * inverse + (beta[j] if centred else x.dtype.type(0))
+    thread, row, out = cuda.threadIdx.x, x[cuda.blockIdx.x], y[cuda.blockIdx.x]
+    held = cuda.shared.array(ROW_LANES, float64)
+    mean, inverse = row_moments(row, centred, epsilon, thread, held)
+    for j in range(thread, row.size, ROW_LANES):
+        out[j] = (row[j] - mean) * inverse * gamma[j]
+        if centred:
+            out[j] += beta[j]
 
 
 @kernel
 def _row_norm_grad(dy, x, gamma, centred, epsilon, dx, moments):
-    i = cuda.grid(1)
-    if i < x.shape[0]:
-        c, total, squares, plain, along = x.shape[1], 0.0, 0.0, 0.0, 0.0
-        for j in range(c):
-            total += x[i, j]
-        mean = total / c if centred else 0.0
-        for j in range(c):
-            squares += (x[i, j] - mean) * (x[i, j] - mean)
-        inverse = 1 / math.sqrt(squares / c + epsilon)
-        for j in range(c):
-            along += dy[i, j] * gamma[j] * (x[i, j] - mean) * inverse
-            plain += dy[i, j] * gamma[j]
-        shift = plain / c if centred else 0.0
-        for j in range(c):
-            dx[i, j] = inverse * (dy[i, j] * gamma[j] - shift - (x[i, j] - mean) * inverse * along / c)
+    i, thread, number = cuda.blockIdx.x, cuda.threadIdx.x, x.dtype.type
+    held = cuda.shared.array(ROW_LANES, float64)
+    row, given, out = x[i], dy[i], dx[i]
+    mean, inverse = row_moments(row, centred, epsilon, thread, held)
+    along, plain = number(0), number(0)
+    for j in range(thread, row.size, ROW_LANES):
+        along += given[j] * gamma[j] * (row[j] - mean)
+        plain += given[j] * gamma[j]
+    slope = number(shared_sum(held, along, thread) / row.size) * inverse
+    shift = number(shared_sum(held, plain, thread) / row.size) if centred else number(0)
+    for j in range(thread, row.size, ROW_LANES):
+        out[j] = inverse * (given[j] * gamma[j] - shift - (row[j] - mean) * inverse * slope)
+    if thread == 0:
         moments[i, 0] = mean
         moments[i, 1] = inverse
 
 
 @kernel
-def _columns(dy, x, moments, with_beta, dgamma, dbeta):
-    j = cuda.grid(1)
+def _chunk_row_products(dy, x, moments, rows, parts):
+    """parts[chunk] = (sum of dy z, sum of dy) of each channel"""
+    chunk, tx, ty = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
+    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, min(x.shape[0], (chunk + 1) * rows)
+    along, plain = x.dtype.type(0), x.dtype.type(0)
     if j < x.shape[1]:
-        scale, bias = 0.0, 0.0
-        for i in range(x.shape[0]):
-            scale += dy[i, j] * (x[i, j] - moments[i, 0]) * moments[i, 1]
-            bias += dy[i, j]
-        dgamma[j] = scale
-        if with_beta:
-            dbeta[j] = bias
+        for i in range(start + ty, end, TALL):
+            along += dy[i, j] * (x[i, j] - moments[i, 0]) * moments[i, 1]
+            plain += dy[i, j]
+    all_along, all_plain = column_sum(along, tx, ty), column_sum(plain, tx, ty)
+    if j < x.shape[1] and ty == 0:
+        parts[chunk, 0, j] = all_along
+        parts[chunk, 1, j] = all_plain
 
 
-def batch_norm(x, *rest):
-    _batch_norm[blocks(x.shape[1]), THREADS](x, *rest)
+@kernel
+def _join_rows(parts, k, out):
+    j = cuda.grid(1)
+    if j < out.size:
+        total = 0.0
+        for chunk in range(parts.shape[0]):
+            total += parts[chunk, k, j]
+        out[j] = total
 
 
-def batch_norm_grad(dy, x, gamma, mean, inverse, *outs):
-    _norm_grad[blocks(x.shape[1]), THREADS](dy, x, gamma, mean, inverse, 1, *outs)
+# ----------------------------------------------------------------------------------------------------------- launchers
 
 
-def inference(x, *rest):
-    _inference[blocks(x.size), THREADS](x, *rest)
+def _grid(parts):
+    return (parts.shape[0], -(-parts.shape[2] // WIDE)), (WIDE, TALL)
 
 
-def inference_grad(dy, x, *rest):
-    _inference_grad[blocks(x.shape[1]), THREADS](dy, x, *rest)
+def batch_norm(x, gamma, beta, old_mean, old_variance, momentum, epsilon, y, run_mean, run_variance, mean, inverse,
+               parts):
+    rows = rows_of_chunk(x.shape[1])
+    _chunk_moments[_grid(parts)](x, rows, parts)
+    _join_moments[blocks(x.shape[1]), THREADS](x, momentum, epsilon, rows, parts, run_mean, run_variance, mean, inverse)
+    _normalise[blocks(x.size), THREADS](x, gamma, beta, mean, inverse, y)
+
+
+def inference(x, gamma, beta, mean, variance, epsilon, y):
+    _inference[blocks(x.size), THREADS](x, gamma, beta, mean, variance, x.dtype.type(epsilon), y)
+
+
+def batch_norm_grad(dy, x, gamma, mean, inverse, dx, dgamma, dbeta, parts, coefficients):
+    n, c = x.shape
+    _chunk_products[_grid(parts)](dy, x, mean, rows_of_chunk(c), parts)
+    _join_products[blocks(c), THREADS](gamma, inverse, n, parts, dgamma, dbeta, coefficients)
+    _input_gradient[blocks(x.size), THREADS](dy, x, mean, coefficients, dx)
+
+
+def inference_grad(dy, x, gamma, mean, variance, epsilon, dx, dgamma, dbeta, parts, coefficients):
+    c = x.shape[1]
+    _chunk_products[_grid(parts)](dy, x, mean, rows_of_chunk(c), parts)
+    _join_inference[blocks(c), THREADS](gamma, variance, epsilon, parts, dgamma, dbeta, coefficients)
+    _input_gradient[blocks(x.size), THREADS](dy, x, mean, coefficients, dx)
 
 
 def layer_norm(x, gamma, beta, epsilon, y):
-    _row_norm[blocks(x.shape[0]), THREADS](x, gamma, beta, 1, epsilon, y)
+    if x.shape[0]:
+        _row_norm[x.shape[0], ROW_LANES](x, gamma, beta, 1, x.dtype.type(epsilon), y)
 
 
 def rms_norm(x, gamma, epsilon, y):
-    _row_norm[blocks(x.shape[0]), THREADS](x, gamma, gamma, 0, epsilon, y)
-
-
-def layer_norm_grad(dy, x, gamma, epsilon, dx, dgamma, dbeta, moments):
     if x.shape[0]:
-        _row_norm_grad[blocks(x.shape[0]), THREADS](dy, x, gamma, 1, epsilon, dx, moments)
-    _columns[blocks(x.shape[1]), THREADS](dy, x, moments, 1, dgamma, dbeta)
+        _row_norm[x.shape[0], ROW_LANES](x, gamma, gamma, 0, x.dtype.type(epsilon), y)
 
 
-def rms_norm_grad(dy, x, gamma, epsilon, dx, dgamma, moments):
+def _row_gradients(dy, x, gamma, centred, epsilon, dx, sums, parts, moments):
+    """sums: where the gradients of gamma and, if there is one, beta go"""
     if x.shape[0]:
-        _row_norm_grad[blocks(x.shape[0]), THREADS](dy, x, gamma, 0, epsilon, dx, moments)
-    _columns[blocks(x.shape[1]), THREADS](dy, x, moments, 0, dgamma, dgamma)
+        _row_norm_grad[x.shape[0], ROW_LANES](dy, x, gamma, centred, x.dtype.type(epsilon), dx, moments)
+    _chunk_row_products[_grid(parts)](dy, x, moments, rows_of_chunk(x.shape[1]), parts)
+    for k, out in enumerate(sums):
+        _join_rows[blocks(x.shape[1]), THREADS](parts, k, out)
+
+
+def layer_norm_grad(dy, x, gamma, epsilon, dx, dgamma, dbeta, parts, moments):
+    _row_gradients(dy, x, gamma, 1, epsilon, dx, (dgamma, dbeta), parts, moments)
+
+
+def rms_norm_grad(dy, x, gamma, epsilon, dx, dgamma, parts, moments):
+    _row_gradients(dy, x, gamma, 0, epsilon, dx, (dgamma,), parts, moments)

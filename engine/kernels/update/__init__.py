@@ -24,27 +24,7 @@ import numpy as np
 
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, flat, floats, integers, same, share, spec
 from engine.kernels.split import CHUNK, chunks
-from engine.kernels.update.cpu import (
-    adagrad_cpu,
-    adam_cpu,
-    clip_by_value_cpu,
-    rmsprop_cpu,
-    rmsprop_momentum_cpu,
-    scale_to_norm_cpu,
-    sgd_cpu,
-    sgd_momentum_cpu,
-    squares_cpu,
-)
-from engine.kernels.update.cuda import (
-    adagrad_cuda,
-    adam_cuda,
-    clip_by_norm_cuda,
-    clip_by_value_cuda,
-    rmsprop_cuda,
-    rmsprop_momentum_cuda,
-    sgd_cuda,
-    sgd_momentum_cuda,
-)
+from engine.kernels.update import cpu, cuda
 from engine.kernels.update.rules import RULES
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
@@ -179,19 +159,19 @@ def _clip_samples(**attributes):
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
 OPS = (
-    update("sgd", 0, "sgd_at", sgd_cpu, sgd_cuda, sgd_reference, {}),
-    update("sgd_momentum", 1, "sgd_momentum_at", sgd_momentum_cpu, sgd_momentum_cuda, sgd_momentum_reference,
+    update("sgd", 0, "sgd_at", cpu.sgd, cuda.sgd, sgd_reference, {}),
+    update("sgd_momentum", 1, "sgd_momentum_at", cpu.sgd_momentum, cuda.sgd_momentum, sgd_momentum_reference,
            {"momentum": 0.9, "nesterov": False}),
-    update("rmsprop", 1, "rmsprop_at", rmsprop_cpu, rmsprop_cuda, rmsprop_reference, {"alpha": 0.99, "epsilon": 1e-8}),
-    update("rmsprop_momentum", 3, "rmsprop_momentum_at", rmsprop_momentum_cpu, rmsprop_momentum_cuda,
+    update("rmsprop", 1, "rmsprop_at", cpu.rmsprop, cuda.rmsprop, rmsprop_reference, {"alpha": 0.99, "epsilon": 1e-8}),
+    update("rmsprop_momentum", 3, "rmsprop_momentum_at", cpu.rmsprop_momentum, cuda.rmsprop_momentum,
            rmsprop_momentum_reference, {"alpha": 0.99, "epsilon": 1e-8, "momentum": 0.9, "centered": False}),
-    update("adagrad", 1, "adagrad_at", adagrad_cpu, adagrad_cuda, adagrad_reference, {"epsilon": 1e-10}),
-    update("adam", 2, "adam_at", adam_cpu, adam_cuda, adam_reference, ADAM, decoupled=False),
-    update("adamw", 2, "adam_at", adam_cpu, adam_cuda, adamw_reference, {**ADAM, "weight_decay": 0.01}, decoupled=True),
-    Op("clip_by_value", lambda g, low, high: np.clip(g, low, high), clip_by_value_shapes, clip_by_value_cpu,
-       clip_by_value_cuda, _clip_samples(low=-0.5, high=1.0), arrange_clip_by_value,
+    update("adagrad", 1, "adagrad_at", cpu.adagrad, cuda.adagrad, adagrad_reference, {"epsilon": 1e-10}),
+    update("adam", 2, "adam_at", cpu.adam, cuda.adam, adam_reference, ADAM, decoupled=False),
+    update("adamw", 2, "adam_at", cpu.adam, cuda.adam, adamw_reference, {**ADAM, "weight_decay": 0.01}, decoupled=True),
+    Op("clip_by_value", lambda g, low, high: np.clip(g, low, high), clip_by_value_shapes, cpu.clip_by_value,
+       cuda.clip_by_value, _clip_samples(low=-0.5, high=1.0), arrange_clip_by_value,
        attributes={"low": -1.0, "high": 1.0}, inplace={0: 0}),
-    Op("clip_by_norm", clip_by_norm_reference, clip_by_norm_shapes, (squares_cpu, scale_to_norm_cpu), clip_by_norm_cuda,
+    Op("clip_by_norm", clip_by_norm_reference, clip_by_norm_shapes, (cpu.squares, cpu.scale_to_norm), cuda.clip_by_norm,
        _clip_samples(max_norm=2.0), arrange_clip_by_norm, terms=lambda g, max_norm: 8, attributes={"max_norm": 1.0},
        inplace={0: 0}),
 )

@@ -8,11 +8,11 @@ from engine.kernels.entry import Disjoint
 from engine.kernels.split import SUMS, span
 from engine.kernels.update.rules import adam_numbers
 
-adam_numbers_cpu = njit(error_model="numpy")(adam_numbers)
+numbers_of_step = njit(error_model="numpy")(adam_numbers)
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def sgd_cpu(p, g, rate, counter, rule, decay, p_out, task, tasks):
+def sgd(p, g, rate, counter, rule, decay, p_out, task, tasks):
     number = g.dtype.type
     rate, decay = number(rate[0]), number(decay)
     first, count = span(g.size, task, tasks)
@@ -22,7 +22,7 @@ def sgd_cpu(p, g, rate, counter, rule, decay, p_out, task, tasks):
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def sgd_momentum_cpu(p, g, v, rate, counter, rule, decay, momentum, nesterov, p_out, v_out, task, tasks):
+def sgd_momentum(p, g, v, rate, counter, rule, decay, momentum, nesterov, p_out, v_out, task, tasks):
     number = g.dtype.type
     rate, decay, momentum = number(rate[0]), number(decay), number(momentum)
     first, count = span(g.size, task, tasks)
@@ -32,7 +32,7 @@ def sgd_momentum_cpu(p, g, v, rate, counter, rule, decay, momentum, nesterov, p_
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def rmsprop_cpu(p, g, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out, task, tasks):
+def rmsprop(p, g, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out, task, tasks):
     number = g.dtype.type
     rate, decay, rest = number(rate[0]), number(decay), number(1 - alpha)
     alpha, epsilon = number(alpha), number(epsilon)
@@ -43,8 +43,8 @@ def rmsprop_cpu(p, g, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_ou
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def rmsprop_momentum_cpu(p, g, s, m, b, rate, counter, rule, decay, alpha, epsilon, momentum, centered, p_out, s_out,
-                         m_out, b_out, task, tasks):
+def rmsprop_momentum(p, g, s, m, b, rate, counter, rule, decay, alpha, epsilon, momentum, centered, p_out, s_out,
+                     m_out, b_out, task, tasks):
     number = g.dtype.type
     rate, decay, rest, momentum = number(rate[0]), number(decay), number(1 - alpha), number(momentum)
     alpha, epsilon = number(alpha), number(epsilon)
@@ -57,7 +57,7 @@ def rmsprop_momentum_cpu(p, g, s, m, b, rate, counter, rule, decay, alpha, epsil
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def adagrad_cpu(p, g, s, rate, counter, rule, decay, epsilon, p_out, s_out, task, tasks):
+def adagrad(p, g, s, rate, counter, rule, decay, epsilon, p_out, s_out, task, tasks):
     number = g.dtype.type
     rate, decay, epsilon = number(rate[0]), number(decay), number(epsilon)
     first, count = span(g.size, task, tasks)
@@ -67,10 +67,10 @@ def adagrad_cpu(p, g, s, rate, counter, rule, decay, epsilon, p_out, s_out, task
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def adam_cpu(p, g, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, p_out, m_out, v_out, task,
-             tasks):
+def adam(p, g, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, p_out, m_out, v_out, task,
+         tasks):
     number = g.dtype.type
-    step, shrink, decay, root = adam_numbers_cpu(rate, counter, decay, beta1, beta2, decoupled)
+    step, shrink, decay, root = numbers_of_step(rate, counter, decay, beta1, beta2, decoupled)
     step, shrink, decay, root, epsilon = number(step), number(shrink), number(decay), number(root), number(epsilon)
     rest1, rest2, beta2 = number(1 - beta1), number(1 - beta2), number(beta2)
     first, count = span(g.size, task, tasks)
@@ -81,7 +81,7 @@ def adam_cpu(p, g, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, deco
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def clip_by_value_cpu(g, rule, low, high, out, task, tasks):
+def clip_by_value(g, rule, low, high, out, task, tasks):
     low, high = g.dtype.type(low), g.dtype.type(high)
     first, count = span(g.size, task, tasks)
     g, out = g[first:first + count], out[first:first + count]
@@ -90,7 +90,7 @@ def clip_by_value_cpu(g, rule, low, high, out, task, tasks):
 
 
 @njit(error_model="numpy", fastmath=SUMS)
-def squares_cpu(g, max_norm, out, sums, chunk, task, tasks):
+def squares(g, max_norm, out, sums, chunk, task, tasks):
     """sums[c] = the sum of g^2 over chunk c, in float64"""
     first, count = span(sums.size, task, tasks)
     for c in range(first, first + count):
@@ -102,7 +102,7 @@ def squares_cpu(g, max_norm, out, sums, chunk, task, tasks):
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
-def scale_to_norm_cpu(g, max_norm, out, sums, chunk, task, tasks):
+def scale_to_norm(g, max_norm, out, sums, chunk, task, tasks):
     """out = g * min(1, max_norm / (norm + 1e-6)); every task adds the chunks' sums in the same order"""
     total = 0.0
     for c in range(sums.size):

@@ -11,7 +11,7 @@ adam_numbers_device = device(adam_numbers)
 
 
 @kernel_of
-def _sgd_cuda(rule):
+def _sgd(rule):
     def sgd(g, rate, decay, p):
         i = cuda.grid(1)
         if i < g.size:
@@ -20,7 +20,7 @@ def _sgd_cuda(rule):
 
 
 @kernel_of
-def _sgd_momentum_cuda(rule):
+def _sgd_momentum(rule):
     def sgd_momentum(g, rate, decay, momentum, nesterov, p, v):
         i = cuda.grid(1)
         if i < g.size:
@@ -29,7 +29,7 @@ def _sgd_momentum_cuda(rule):
 
 
 @kernel_of
-def _rmsprop_cuda(rule):
+def _rmsprop(rule):
     def rmsprop(g, rate, decay, alpha, rest, epsilon, p, s):
         i = cuda.grid(1)
         if i < g.size:
@@ -38,7 +38,7 @@ def _rmsprop_cuda(rule):
 
 
 @kernel_of
-def _rmsprop_momentum_cuda(rule):
+def _rmsprop_momentum(rule):
     def rmsprop_momentum(g, rate, decay, alpha, rest, epsilon, momentum, centered, p, s, m, b):
         i = cuda.grid(1)
         if i < g.size:
@@ -48,7 +48,7 @@ def _rmsprop_momentum_cuda(rule):
 
 
 @kernel_of
-def _adagrad_cuda(rule):
+def _adagrad(rule):
     def adagrad(g, rate, decay, epsilon, p, s):
         i = cuda.grid(1)
         if i < g.size:
@@ -57,7 +57,7 @@ def _adagrad_cuda(rule):
 
 
 @kernel_of
-def _adam_cuda(rule):
+def _adam(rule):
     def adam(g, rate, counter, decay, beta1, beta2, decoupled, rest1, narrow_beta2, rest2, epsilon, p, m, v):
         i, number = cuda.grid(1), g.dtype.type
         held = cuda.shared.array(4, float64)
@@ -71,7 +71,7 @@ def _adam_cuda(rule):
 
 
 @kernel_of
-def _clip_by_value_cuda(rule):
+def _clip_by_value(rule):
     def clip_by_value(g, low, high, out):
         i = cuda.grid(1)
         if i < g.size:
@@ -80,7 +80,7 @@ def _clip_by_value_cuda(rule):
 
 
 @kernel
-def _squares_cuda(g, sums):
+def _squares(g, sums):
     chunk, thread, total = cuda.blockIdx.x, cuda.threadIdx.x, 0.0
     for i in range(chunk * CHUNK + thread, min(g.size, (chunk + 1) * CHUNK), LANES):
         value = float64(g[i])                # reading takes longer than this, and the square of 1e20 stays finite
@@ -91,7 +91,7 @@ def _squares_cuda(g, sums):
 
 
 @kernel
-def _scale_to_norm_cuda(g, max_norm, sums, out):
+def _scale_to_norm(g, max_norm, sums, out):
     thread, total = cuda.threadIdx.x, 0.0
     for c in range(thread, sums.size, LANES):
         total += sums[c]
@@ -101,40 +101,40 @@ def _scale_to_norm_cuda(g, max_norm, sums, out):
         out[i] = g[i] * factor
 
 
-def sgd_cuda(p, g, rate, counter, rule, decay, p_out):
-    _sgd_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, g.dtype.type(decay), p_out)
+def sgd(p, g, rate, counter, rule, decay, p_out):
+    _sgd(rule, g.dtype)[blocks(g.size), THREADS](g, rate, g.dtype.type(decay), p_out)
 
 
-def sgd_momentum_cuda(p, g, v, rate, counter, rule, decay, momentum, nesterov, p_out, v_out):
+def sgd_momentum(p, g, v, rate, counter, rule, decay, momentum, nesterov, p_out, v_out):
     number = g.dtype.type
-    _sgd_momentum_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, number(decay), number(momentum), nesterov,
-                                                               p_out, v_out)
+    _sgd_momentum(rule, g.dtype)[blocks(g.size), THREADS](g, rate, number(decay), number(momentum), nesterov,
+                                                          p_out, v_out)
 
 
-def rmsprop_cuda(p, g, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out):
+def rmsprop(p, g, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out):
     numbers = map(g.dtype.type, (decay, alpha, 1 - alpha, epsilon))
-    _rmsprop_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, *numbers, p_out, s_out)
+    _rmsprop(rule, g.dtype)[blocks(g.size), THREADS](g, rate, *numbers, p_out, s_out)
 
 
-def rmsprop_momentum_cuda(p, g, s, m, b, rate, counter, rule, decay, alpha, epsilon, momentum, centered, *outs):
+def rmsprop_momentum(p, g, s, m, b, rate, counter, rule, decay, alpha, epsilon, momentum, centered, *outs):
     numbers = map(g.dtype.type, (decay, alpha, 1 - alpha, epsilon, momentum))
-    _rmsprop_momentum_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, *numbers, centered, *outs)
+    _rmsprop_momentum(rule, g.dtype)[blocks(g.size), THREADS](g, rate, *numbers, centered, *outs)
 
 
-def adagrad_cuda(p, g, s, rate, counter, rule, decay, epsilon, p_out, s_out):
+def adagrad(p, g, s, rate, counter, rule, decay, epsilon, p_out, s_out):
     number = g.dtype.type
-    _adagrad_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, number(decay), number(epsilon), p_out, s_out)
+    _adagrad(rule, g.dtype)[blocks(g.size), THREADS](g, rate, number(decay), number(epsilon), p_out, s_out)
 
 
-def adam_cuda(p, g, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, *outs):
+def adam(p, g, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, *outs):
     numbers = decay, beta1, beta2, decoupled, *map(g.dtype.type, (1 - beta1, beta2, 1 - beta2, epsilon))
-    _adam_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, rate, counter, *numbers, *outs)
+    _adam(rule, g.dtype)[blocks(g.size), THREADS](g, rate, counter, *numbers, *outs)
 
 
-def clip_by_value_cuda(g, rule, low, high, out):
-    _clip_by_value_cuda(rule, g.dtype)[blocks(g.size), THREADS](g, g.dtype.type(low), g.dtype.type(high), out)
+def clip_by_value(g, rule, low, high, out):
+    _clip_by_value(rule, g.dtype)[blocks(g.size), THREADS](g, g.dtype.type(low), g.dtype.type(high), out)
 
 
-def clip_by_norm_cuda(g, max_norm, out, sums):
-    _squares_cuda[sums.size, LANES](g, sums)
-    _scale_to_norm_cuda[min(blocks(g.size, LANES), 1024), LANES](g, max_norm, sums, out)
+def clip_by_norm(g, max_norm, out, sums):
+    _squares[sums.size, LANES](g, sums)
+    _scale_to_norm[min(blocks(g.size, LANES), 1024), LANES](g, max_norm, sums, out)
