@@ -1,5 +1,5 @@
 """How a product is blocked and shared out, from its shape and this computer's caches: what `cpu.py`'s kernels take
-after `work`. Measured with 48 KB of L1, 2 MB of L2 a core.
+after `work`. Measured with 48 KB of L1 and 2 MB of L2 a core.
 
     kc      length of a k block
     mc      rows of A that stay in L2 while B goes by
@@ -19,7 +19,8 @@ from engine.kernels.simd import ROWS, cache_bytes, lanes
 # Multiply-adds that one thread does in about 10 us. Waking a second one takes 2 to 5 us on an idle machine, and
 # milliseconds on a busy one, where the thread has to wait for a core.
 SERIAL_BELOW = 500_000
-DOTS_UP_TO = 4                               # rows of A
+TILES, DOTS, TURNED = 0, 1, 2                # the ways of `matmul_kernel`
+DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM = 4, 96, 160          # rows of A
 
 
 class Blocking(NamedTuple):
@@ -34,9 +35,16 @@ class Blocking(NamedTuple):
 
 def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False):
     """(tasks, Specs of the work arrays, numbers) for `matmul_kernel`."""
-    tasks, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, threads)
-    dots = int(bool(transpose_b) and not transpose_a and m <= DOTS_UP_TO)
-    return tasks, work, (int(accumulate), dots, *blocking)
+    way, lane = TILES, lanes(np.dtype(dtype))
+    if transpose_b and not transpose_a:
+        if m <= DOTS_UP_TO:
+            way = DOTS
+        elif m <= TURNED_UP_TO and m % lane == 0 and n >= 2 * m and k >= 64:
+            way = TURNED                     # A and C have far fewer values to turn than B
+    elif transpose_a and not transpose_b and 1 < n < 2 * lane and m % lane == 0 and m >= 8 * lane:
+        way = TURNED                         # C is narrow, C.T is not
+    tasks, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way)
+    return tasks, work, (int(accumulate), way, *blocking)
 
 
 def plan_dense(m, n, k, dtype, threads):
@@ -56,12 +64,19 @@ def plan_batched(count, m, n, k, transpose_a, transpose_b, dtype, threads, accum
     return tasks, (Spec((tasks * work[0].size,), work[0].dtype),), (int(accumulate), *blocking[:-1])
 
 
-def _plan(m, n, k, transpose_a, transpose_b, dtype, threads):
+def _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way=TILES):
     dtype = np.dtype(dtype)
     tasks = 1 if m * n * k < SERIAL_BELOW else threads
-    blocking = block(m, n, k, transpose_a, transpose_b, dtype, tasks)
-    m_tasks, n_tasks = blocking.m_tasks, tasks // blocking.m_tasks
-    size = work_values(m, n, k, blocking, n_tasks, dtype)
+    if way == TURNED:                        # the longer side of C is shared; computed is (n, k) (k, m)
+        m_tasks, n_tasks = 1, least(tasks, ceil(n, 2 * lanes(dtype)))
+        if transpose_a:
+            m_tasks, n_tasks = least(tasks, m // lanes(dtype)), 1
+        numbers = block(ceil(n, n_tasks), ceil(m, m_tasks), k, False, not transpose_a, dtype, 1)
+        blocking, size = numbers._replace(m_tasks=m_tasks), turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype)
+    else:
+        blocking = block(m, n, k, transpose_a, transpose_b, dtype, tasks)
+        m_tasks, n_tasks = blocking.m_tasks, least(tasks // blocking.m_tasks, ceil(n, 2 * lanes(dtype)))
+        size = work_values(m, n, k, blocking, n_tasks, dtype)
     return m_tasks * n_tasks, (Spec((m_tasks * n_tasks * size,), dtype),), blocking
 
 
@@ -69,28 +84,43 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     """The `Blocking` of a product shared by so many tasks."""
     size, width, l2 = dtype.itemsize, 2 * lanes(dtype), cache_bytes(2)
     strips = max(1, ceil(n, width))
-    kc = near_equal(k, 4 * 2048 // size)
+    pack_b = 0
     if transpose_b:
         pack_b = BEFORE
-    else:
-        pack_b = ON_THE_WAY if m >= 8 * ROWS and k * n * size > l2 // 4 else 0
-    ns = strips if k * n * size <= l2 // 4 else 1
-    lda = m if transpose_a else k
-    pack_a = int(n >= 16 * width and m * k * size > l2 // 4 and (lda * size % 4096 == 0 or bool(transpose_a)))
+    elif m >= PACKED_FROM and k * n * size > l2 // 4:
+        pack_b = ON_THE_WAY
     n_tasks = tasks if strips >= tasks and (pack_b or m < 4 * ROWS) else 1
     m_tasks = tasks // n_tasks if m >= 2 * tasks else 1
-    mc = near_equal(ceil(m, m_tasks), max(4 * ROWS, l2 // 2 // (kc * size) // ROWS * ROWS))
-    return Blocking(kc, mc, min(ns, ceil(strips, n_tasks)), pack_a, pack_b, m_tasks)
+    if pack_b == ON_THE_WAY and m < 4 * ROWS * m_tasks:
+        pack_b = 0                           # every task needs a first panel of ROWS rows
+    # packed, both operands stream from L2; otherwise all of B's k block has to stay there
+    kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, l2 // 4 // (max(n, 1) * size))))
+    ns = min(ceil(strips, n_tasks), max(1, l2 // 2 // (kc * width * size)))
+    mc = near_equal(ceil(m, m_tasks), max(6 * ROWS, l2 // 2 // (kc * size) // ROWS * ROWS))
+    lda = (m if transpose_a else k) * size
+    pack_a = n >= 4 * width and m * k * size > 64 * 1024 and bool(transpose_a or (lda % 4096 == 0 and m >= PACKED_FROM))
+    return Blocking(kc, mc, ns, int(pack_a), pack_b, m_tasks)
 
 
 def work_values(m, n, k, blocking, n_tasks, dtype):
     """Values of work that one task needs: zeros to start from, strips of B, panels of A."""
     lane = lanes(dtype)
-    kc = ceil(blocking.kc, lane) * lane
-    strips = ceil(ceil(n, 2 * lane), n_tasks) * ceil(max(k, 1), blocking.kc) + blocking.ns
+    kc = up(blocking.kc, lane)
+    strips = (ceil(ceil(n, 2 * lane), n_tasks) + 1) * ceil(max(k, 1), blocking.kc) + blocking.ns
     panels = ceil(min(m, blocking.mc), ROWS) + 4            # the last rows make up to 4 low panels
     return (WIDE * lane + (strips * kc * 2 * lane if blocking.pack_b else 0)
-            + (panels * ceil(ROWS, lane) * lane * (kc + lane) if blocking.pack_a else 0))
+            + (panels * up(ROWS, lane) * (kc + lane) if blocking.pack_a else 0))
+
+
+def turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype):
+    """As `work_values` for the way TURNED: C.T, and what its product needs."""
+    width = 2 * lanes(dtype)
+    rows, columns = ceil(m, m_tasks) + width, ceil(n, n_tasks) + width
+    return up(columns, width) * rows + work_values(columns, rows, k, numbers, 1, dtype)
+
+
+def least(tasks, pieces):
+    return max(1, min(tasks, pieces))
 
 
 def near_equal(n, most):
@@ -100,3 +130,7 @@ def near_equal(n, most):
 
 def ceil(n, step):
     return -(-n // step)
+
+
+def up(n, step):
+    return ceil(n, step) * step

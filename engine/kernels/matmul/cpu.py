@@ -4,27 +4,29 @@ Shape letters: A is (m, k), B is (k, n), C is (m, n) after the flags are applied
 whole products of a batch); `tiles.py` says how, `blocking.py` chooses the numbers that follow `work`.
 """
 from engine.kernels.matmul.blocking import (
+    DOTS,
+    TURNED,
     plan_batched,
     plan_dense,
     plan_matmul,
     plan_slope,
 )
-from engine.kernels.matmul.tiles import WIDE, least, rectangle, rows_by_dots
-from engine.kernels.simd import ROWS, lanes_of, part, pointer
+from engine.kernels.matmul.tiles import WIDE, least, rectangle, rows_by_dots, turned
+from engine.kernels.simd import lanes_of, part, pointer
 
 __all__ = ["BATCHED_PHASES", "DENSE_PHASES", "MATMUL_PHASES", "SLOPE_PHASES", "plan_batched", "plan_dense",
            "plan_matmul", "plan_slope"]
+UNIT = 4                                     # all low panels but those of one and two rows are as fast as tall ones
 
 
 @part
-def task_rectangle(m, n, task, m_tasks, n_tasks, lanes):
-    """First row, rows, first column, columns of a task's part of C; columns are cut between strips, rows between
-    full panels where there are many of them."""
+def task_rectangle(m, n, unit, task, m_tasks, n_tasks, lanes):
+    """First row, rows, first column, columns of a task's part of C; rows are cut at multiples of `unit`, columns
+    between strips."""
     width = 2 * lanes
-    strips, unit = (n + width - 1) // width, ROWS if m >= 8 * ROWS * m_tasks else 2
+    units, strips = (m + unit - 1) // unit, (n + width - 1) // width
     row, column = task // n_tasks, task % n_tasks
-    panels = (m + unit - 1) // unit
-    i0, i1 = panels * row // m_tasks * unit, least(m, panels * (row + 1) // m_tasks * unit)
+    i0, i1 = units * row // m_tasks * unit, least(m, units * (row + 1) // m_tasks * unit)
     j0, j1 = strips * column // n_tasks * width, least(n, strips * (column + 1) // n_tasks * width)
     return i0, i1 - i0, j0, j1 - j0
 
@@ -47,21 +49,26 @@ def zeros(work, lanes):
 
 
 @part
-def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, dots, kc, mc, ns, pack_a, pack_b, m_tasks, task,
+def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
                   tasks):
     """C = op(A) op(B), or C += that; op transposes where the flag is 1."""
     m, n = c.shape
     lanes = lanes_of(pointer(c))
     a_row, a_col, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
-    i, rows, j, columns = task_rectangle(m, n, task, m_tasks, tasks // m_tasks, lanes)
+    unit = lanes if way == TURNED else UNIT
+    i, rows, j, columns = task_rectangle(m, n, unit, task, m_tasks, tasks // m_tasks, lanes)
     pa, pb, pc = pointer(a) + i * a_row, pointer(b) + j * b_col, pointer(c) + (i * n + j)
-    if dots:
+    if way == DOTS:
         rows_by_dots(rows, columns, k, pa, a_row, pb, b_col, pc, n, accumulate)
+        return
+    own = pointer(work) + work.shape[0] // tasks * task
+    start = zeros(own, lanes)
+    if accumulate:
+        start = pc, n, 1
+    if way == TURNED:
+        turned(rows, columns, k, (pa, a_row, a_col), (pb, b_row, b_col), (pc, n, pc), start, None, None, own,
+               own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
     else:
-        own = pointer(work) + work.shape[0] // tasks * task
-        start = zeros(own, lanes)
-        if accumulate:
-            start = pc, n, 1
         rectangle(rows, columns, k, (pa, a_row, a_col), (pb, b_row, b_col), (pc, n, pc), start, None, None,
                   own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
 
@@ -70,7 +77,7 @@ def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, dots, kc,
 def dense_kernel(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
     """Y = f(X W + bias): the bias is where the sums start, f is applied before the store."""
     m, k, n, lanes = x.shape[0], x.shape[1], w.shape[1], lanes_of(pointer(y))
-    i, rows, j, columns = task_rectangle(m, n, task, m_tasks, tasks // m_tasks, lanes)
+    i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
     own, py = pointer(work) + work.shape[0] // tasks * task, pointer(y) + (i * n + j)
     rectangle(rows, columns, k, (pointer(x) + i * k, k, 1), (pointer(w) + j, n, 1), (py, n, py),
               (pointer(bias) + j, 0, 1), f, None, own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
@@ -83,7 +90,7 @@ def slope_kernel(a, b, y, transpose_a, transpose_b, slope, c, work, kc, mc, ns, 
     m, n = c.shape
     lanes = lanes_of(pointer(c))
     a_row, a_col, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
-    i, rows, j, columns = task_rectangle(m, n, task, m_tasks, tasks // m_tasks, lanes)
+    i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
     own, ij = pointer(work) + work.shape[0] // tasks * task, i * n + j
     rectangle(rows, columns, k, (pointer(a) + i * a_row, a_row, a_col), (pointer(b) + j * b_col, b_row, b_col),
               (pointer(c) + ij, n, pointer(y) + ij), zeros(own, lanes), None, slope, own + WIDE * lanes, kc, mc, ns,

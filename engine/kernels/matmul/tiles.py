@@ -11,8 +11,7 @@ sets; B when it is transposed (in registers, before), or large and used by many 
 stores what it reads). Sums run over k in order, in one chain of multiply-adds for each value of C, so the bits do not
 depend on blocking, packing, tasks or threads.
 
-An operand is a tuple: a pointer, then distances in elements. `f` and `slope` are formulas or None; what stands behind
-`is not None` of a None, Numba drops.
+An operand is a tuple: a pointer, then distances in elements. `f` and `slope` are formulas or None.
 """
 from engine.kernels.simd import (
     HEIGHTS,
@@ -28,22 +27,20 @@ from engine.kernels.simd import (
     tile,
     tile_fma,
     tile_load,
-    tile_map,
-    tile_map2,
     tile_store,
     transpose,
 )
 
 BEFORE, ON_THE_WAY = 1, 2                    # how B is packed (0: not at all)
-NARROW = 5                                   # from this height on a tile of one vector is faster than one of two
 WIDE = 8                                     # vectors of a tile of one row: as many chains as the adders can hide
-TALL = max(h for h in HEIGHTS if h <= 8)     # scalar products at once: chains, as for WIDE
+TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer rows waits for its own additions
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
+SHORT = 20                                   # sums so short that the stores of C have to be announced
 
 
 @part
 def least(x, y):
-    return min(y, x)
+    return x if x < y else y                 # noqa: FURB136 (Numba compiles `min` as a function of its own)
 
 
 @part
@@ -53,74 +50,95 @@ def padded(n, step):
 
 
 @part
-def tiles(rows, vectors, panels, strips, kc, cols, left, right, out, start, last, f, slope, copy, copy_strip):
-    """panels x strips tiles of C, each rows x vectors: c = start + a[:, :kc] @ b[:kc], and after the last block of k
-    f of that, or slope of that and y. `cols`: columns in each tile (less than its width in B's last strip).
-    `copy`, if not None, is where to pack B."""
-    a, a_row, a_col, a_panel = left          # distances from row to row, along k, from panel to panel
+def tiles(rows, vectors, strips, kc, cols, left, right, out, start, copy, copy_strip):
+    """A panel of `rows` rows of A times strips of B: c = start + a[:, :kc] @ b[:kc], one tile after the other.
+    `cols`, if not None, is the number of columns in a narrow tile (a masked load takes a turn of the multiply-adds);
+    `copy`, if not None, is where to pack B. What stands behind `is not None` of a None, Numba drops."""
+    a, a_row, a_col = left                   # distances from row to row, along k
     b, ldb, b_strip, ahead = right
-    c, ldc, y = out
+    c, ldc = out
     before, before_row, before_col = start
     width = vectors * lanes_of(c)
-    for _ in range(panels):
-        for s in range(strips):
-            acc = tile_load(tile(rows, vectors, c), before + s * before_col * width, before_row, cols)
-            strip = b + s * b_strip
-            for k in range(kc):
-                prefetch(acc, strip + (k * ldb + ahead), 0, 1)
-                row = tile_load(tile(1, vectors, c), strip + k * ldb, 0, cols)
-                if copy is not None:
-                    tile_store(row, copy + (s * copy_strip + k * width), 0)
-                acc = outer_fma(acc, a + k * a_col, a_row, row)
-            if f is not None:
-                if last:
-                    acc = tile_map(acc, f)
-            if slope is not None:
-                if last:
-                    acc = tile_map2(acc, slope, tile_load(acc, y + s * width, ldc, cols))
-            tile_store(acc, c + s * width, ldc, cols)
-        a, c, y, before = a + a_panel, c + rows * ldc, y + rows * ldc, before + rows * before_row
+    for s in range(strips):
+        acc = tile_load(tile(rows, vectors, c), before, before_row, cols)
+        for k in range(kc):
+            prefetch(acc, b + (k * ldb + ahead), 0, 1)
+            row = tile_load(tile(1, vectors, c), b + k * ldb, 0, cols)
+            if copy is not None:
+                tile_store(row, copy + (s * copy_strip + k * width), 0)
+            acc = outer_fma(acc, a + k * a_col, a_row, row)
+        tile_store(acc, c, ldc, cols)
+        b, c, before = b + b_strip, c + width, before + width * before_col
 
 
 @part
-def group(rows, strips, edge, kc, left, right, out, start, last, f, slope, packed, packed_strip):
-    """A block of A times a group of B's strips, the last of which has `edge` columns (0: all are full). With
-    `packed_strip` > 0 the first panel packs B on its way, for the other panels."""
+def full_strips(rows, strips, kc, left, right, out, start, packed, packed_strip):
+    """A block of A times full strips of B. With `packed_strip` > 0 the first panel packs B on its way, for the others;
+    a single row reads strips of WIDE vectors."""
     a, a_row, a_col, a_panel = left
     b, ldb, b_strip, ahead = right
-    c, ldc, y = out
+    c, ldc = out
     before, before_row, before_col = start
-    lanes, i = lanes_of(c), 0
-    width, full = 2 * lanes, strips - (edge > 0)
+    width, wide, i = 2 * lanes_of(c), WIDE * lanes_of(c), 0
     while i < rows:
         height, panels = next_panels(rows - i)
-        pack = i == 0 and packed_strip > 0
-        panels = 1 if pack else panels
-        step = a_panel if a_panel > 0 else height * a_row
-        wide = full * width // (WIDE * lanes) if height == 1 and b_strip == width else 0
-        at = (a, a_row, a_col, step)
-        for s, count, cols in ((0, wide, WIDE * lanes), (wide * (WIDE // 2), full - wide * (WIDE // 2), width),
-                               (full, strips - full, edge)):
-            j = s * width
-            to = (c + (i * ldc + j), ldc, y + (i * ldc + j))
-            since = (before + (i * before_row + j * before_col), before_row, before_col)
-            of = (b + s * b_strip, ldb, b_strip, ahead)
-            if count > 0 and pack:
-                by_rows(tiles, height, ROWS, ROWS, (2, 1, count, kc, cols, at, of, to, since, last, f, slope,
-                                                    packed + s * packed_strip, packed_strip))
-            elif count > 0 and cols > width:
-                of = (b, ldb, WIDE * lanes, ahead)
-                by_rows(tiles, height, 1, 1, (WIDE, 1, count, kc, cols, at, of, to, since, last, f, slope, None, 0))
-            elif count > 0 and (cols > lanes or height < NARROW):
-                by_rows(tiles, height, 1, ROWS, (2, panels, count, kc, cols, at, of, to, since, last, f, slope, None,
-                                                 0))
-            elif count > 0:
-                by_rows(tiles, height, NARROW, ROWS, (1, panels, count, kc, cols, at, of, to, since, last, f, slope,
-                                                      None, 0))
-        if pack:
-            b, ldb, b_strip, ahead = packed, width, packed_strip, PACKED_AHEAD * width
-        a += panels * step
-        i += panels * height
+        for _ in range(panels):
+            at, of = (a, a_row, a_col), (b, ldb, b_strip, ahead)
+            to, since = (c + i * ldc, ldc), (before + i * before_row, before_row, before_col)
+            if kc < SHORT:
+                announce(height, strips * width, c + i * ldc, ldc)
+            if i == 0 and packed_strip > 0:
+                by_rows(tiles, height, ROWS, ROWS, (2, strips, kc, None, at, of, to, since, packed, packed_strip))
+                b, ldb, b_strip, ahead = packed, width, packed_strip, PACKED_AHEAD * width
+            elif height == 1 and b_strip == width and strips * width % wide == 0:
+                of = (b, ldb, wide, ahead)
+                by_rows(tiles, height, 1, 1, (WIDE, strips * width // wide, kc, None, at, of, to, since, None, 0))
+            else:
+                by_rows(tiles, height, 1, ROWS, (2, strips, kc, None, at, of, to, since, None, 0))
+            a += a_panel if a_panel > 0 else height * a_row
+            i += height
+
+
+@part
+def narrow_strip(rows, cols, kc, left, right, out, start):
+    """A block of A times `cols` columns of B, at most one vector; low panels as single rows, to compile less."""
+    a, a_row, a_col, a_panel = left
+    c, ldc = out
+    before, before_row, before_col = start
+    i = 0
+    while i < rows:
+        height, panels = next_panels(rows - i)
+        for _ in range(panels):
+            if height >= TALL:
+                by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, (a, a_row, a_col), right, (c + i * ldc, ldc),
+                                                    (before + i * before_row, before_row, before_col), None, 0))
+            else:
+                for r in range(height):
+                    at, to = (a + r * a_row, a_row, a_col), (c + (i + r) * ldc, ldc)
+                    since = before + (i + r) * before_row, before_row, before_col
+                    by_rows(tiles, 1, 1, 1, (1, 1, kc, cols, at, right, to, since, None, 0))
+            a += a_panel if a_panel > 0 else height * a_row
+            i += height
+
+
+@part
+def announce(rows, cols, c, ldc):
+    """Asks for the cache lines of C that will be stored soon."""
+    t, lanes = tile(1, 1, c), lanes_of(c)
+    for i in range(rows):
+        for j in range(0, cols, lanes):
+            prefetch(t, c + (i * ldc + j), 0, 1)
+
+
+@part
+def finish(rows, cols, c, y, ld, f, slope):
+    """f of a block of C, or slope of it and y, while the block is in the cache."""
+    for i in range(rows):
+        for j in range(i * ld, i * ld + cols):
+            if f is not None:
+                c[j] = f(c[j])
+            if slope is not None:
+                c[j] = slope(c[j], y[j])
 
 
 @part
@@ -131,15 +149,16 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
     c, ldc, y = out
     lanes = lanes_of(c)
     width = 2 * lanes
-    strips, k_blocks = (n + width - 1) // width, ((k if k > 0 else 1) + kc - 1) // kc
+    full, k_blocks = n // width, ((k if k > 0 else 1) + kc - 1) // kc
+    strips = full + (n % width > 0)
     b_size = padded(kc, lanes) * width
     a_size = padded(ROWS, lanes) * (padded(kc, lanes) + lanes) if pack_a else 0
-    keep = m > mc                            # all of B's packed strips are used again
+    keep = m > mc                            # B's packed strips are used again
     packed_a = work + (k_blocks * strips if keep else ns) * b_size * (pack_b > 0)
     for i in range(0, m, mc):
         rows = least(mc, m - i)
         for q in range(k_blocks):
-            p = q * kc
+            p, last = q * kc, q == k_blocks - 1
             steps = least(kc, k - p)
             at = (a + (i * a_row + p * a_col), a_row, a_col, 0)
             if pack_a:
@@ -147,8 +166,11 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
                 at = (packed_a, padded(kc, lanes) + lanes, 1, a_size)
                 if a_col != 1:
                     at = (packed_a, 1, padded(ROWS, lanes), a_size)
-            for s in range(0, strips, ns):
-                j, end = s * width, least(strips, s + ns)
+            before, before_row, before_col = c + i * ldc, ldc, 1
+            if q == 0:
+                before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
+            for s in range(0, full, ns):
+                j, count = s * width, least(ns, full - s)
                 packed, packed_strip = work + (q * strips + s if keep else 0) * b_size, 0
                 of = (b + (p * b_row + j), b_row, width, AHEAD * b_row)
                 if pack_b == ON_THE_WAY and i == 0:
@@ -156,13 +178,21 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
                 elif pack_b:
                     of = (packed, width, b_size, PACKED_AHEAD * width)
                     if i == 0:
-                        pack_transposed(s, end, n, steps, b + p * b_row, b_col, packed, b_size)
-                ij = i * ldc + j
-                since = (c + ij, ldc, 1)
-                if q == 0:
-                    since = (start[0] + (i * start[1] + j * start[2]), start[1], start[2])
-                group(rows, end - s, n % width if end == strips else 0, steps, at, of, (c + ij, ldc, y + ij), since,
-                      q == k_blocks - 1, f, slope, packed, packed_strip)
+                        pack_transposed(count, steps, b + (p * b_row + j * b_col), b_col, packed, b_size)
+                full_strips(rows, count, steps, at, of, (c + (i * ldc + j), ldc),
+                            (before + j * before_col, before_row, before_col), packed, packed_strip)
+                if last:
+                    finish(rows, count * width, c + (i * ldc + j), y + (i * ldc + j), ldc, f, slope)
+            for j in range(full * width, n, lanes):
+                cols, of = least(lanes, n - j), (b + (p * b_row + j), b_row, 0, AHEAD * b_row)
+                if pack_b == BEFORE:
+                    of = (work + ((q * strips + full if keep else 0) * b_size + j - full * width), width, 0, 0)
+                    if i == 0:
+                        copy_transposed(steps, cols, b + (p * b_row + j * b_col), b_col, of[0], width)
+                narrow_strip(rows, cols, steps, at, of, (c + (i * ldc + j), ldc),
+                             (before + j * before_col, before_row, before_col))
+                if last:
+                    finish(rows, cols, c + (i * ldc + j), y + (i * ldc + j), ldc, f, slope)
 
 
 # ------------------------------------------------------------------------------------------------------------ packing
@@ -178,19 +208,31 @@ def copy_rows(rows, cols, src, ld, dst, ldd):
 
 
 @part
+def copy_columns(kc, panels, height, a, a_col, packed, size):
+    """Panels of a transposed A: the `height` values for one k together, `padded(ROWS)` apart; k by k, as A lies."""
+    t, lanes = tile(1, 1, a), lanes_of(a)
+    apart = padded(ROWS, lanes)
+    for k in range(kc):
+        for p in range(panels):
+            at, to = a + (k * a_col + p * height), packed + (p * size + k * apart)
+            for r in range(0, height, lanes):
+                tile_store(tile_load(t, at + r, 0, height - r), to + r, 0)
+
+
+@part
 def pack_panels(rows, kc, a, a_row, a_col, packed, size):
     """All panels of a block of A, `size` values each: rows at a distance that no cache minds, or, where A is
     transposed, the values for one k together."""
     lanes, i = lanes_of(a), 0
     while i < rows:
-        height, count = next_panels(rows - i)
-        for _ in range(count):
-            if a_col == 1:
-                copy_rows(height, kc, a + i * a_row, a_row, packed, padded(kc, lanes) + lanes)
-            else:
-                copy_rows(kc, height, a + i * a_row, a_col, packed, padded(ROWS, lanes))
-            packed += size
-            i += height
+        height, panels = next_panels(rows - i)
+        if a_col == 1:
+            for p in range(panels):
+                copy_rows(height, kc, a + (i + p * height) * a_row, a_row, packed + p * size, padded(kc, lanes) + lanes)
+        else:
+            copy_columns(kc, panels, height, a + i * a_row, a_col, packed, size)
+        packed += panels * size
+        i += panels * height
 
 
 @part
@@ -209,41 +251,50 @@ def copy_transposed(kc, cols, src, ld, dst, ldd):
 
 
 @part
-def pack_transposed(first, last, n, kc, b, b_col, packed, size):
-    """Strips first .. last of a transposed B, kc rows: rows at a distance of two vectors, `size` values a strip."""
+def pack_transposed(strips, kc, b, b_col, packed, size):
+    """Full strips of a transposed B, kc rows: rows at a distance of two vectors, `size` values a strip."""
     width = 2 * lanes_of(b)
-    for j in range(first * width, least(last * width, n), width):
-        copy_transposed(kc, least(width, n - j), b + j * b_col, b_col, packed, width)
-        packed += size
+    for s in range(strips):
+        copy_transposed(kc, width, b + s * width * b_col, b_col, packed + s * size, width)
 
 
-# ----------------------------------------------------------------------------------------------------- scalar products
+# ------------------------------------------------------------------------------------------------- few rows times B.T
 
 
 @part
-def dots(rows, panels, k, x, w, ldw, c, add):
-    """c[j] = x[:k] . w[j, :k] for panels * rows rows of w, added to what is there if `add`: one vector of partial
-    sums for each."""
-    lanes = lanes_of(c)
-    for _ in range(panels):
-        acc = tile(rows, 1, c)
-        for p in range(0, k - lanes + 1, lanes):
-            acc = tile_fma(acc, tile_load(acc, w + p, ldw), tile_load(acc, x + p, 0))
-        rest = k % lanes
-        if rest > 0:
-            p = k - rest
-            acc = tile_fma(acc, tile_load(acc, w + p, ldw, rest), tile_load(acc, x + p, 0, rest))
-        acc = row_sum(acc)
-        if add:
-            acc = acc + tile_load(acc, c, 1, 1)
-        tile_store(acc, c, 1, 1)
-        w, c = w + rows * ldw, c + rows
+def turned(m, n, k, left, right, out, start, f, slope, zeros, work, kc, mc, ns, pack_a, pack_b):
+    """As `rectangle`, for m a multiple of the lanes: C.T = B.T A.T is computed and turned. Where B is transposed in
+    memory and A has few rows, that turns A and C in registers instead of the large B."""
+    a, a_row, a_col = left
+    b, b_row, b_col = right
+    c, ldc, y = out
+    t, lanes = square_tile(c), lanes_of(c)
+    before, before_row, before_col = start
+    rectangle(n, m, k, (b, b_col, b_row), (a, a_col, a_row), (work, m, work), (zeros, 0, 0), None, None,
+              work + padded(n, lanes) * m, kc, mc, ns, pack_a, pack_b)
+    for i in range(0, m, lanes):
+        for j in range(0, n, lanes):
+            cols = least(lanes, n - j)
+            acc = transpose(tile_load(t, work + (j * m + i), m))
+            acc = acc + tile_load(t, before + (i * before_row + j * before_col), before_row, cols)
+            tile_store(acc, c + (i * ldc + j), ldc, cols)
+    finish(m, n, c, y, ldc, f, slope)
 
 
 @part
 def rows_by_dots(m, n, k, a, a_row, w, ldw, c, ldc, add):
-    """c[:m, :n] = a[:m, :k] @ w[:n, :k].T for few rows of A, where transposing W would take longer than the product."""
+    """c[:m, :n] = a[:m, :k] @ w[:n, :k].T, or c += that, for few rows of A, where transposing W would take longer than
+    the product: scalar products of WIDE vectors of partial sums."""
+    whole = k - k % (WIDE * lanes_of(c))
     for i in range(m):
-        full, x, ci = n // TALL * TALL, a + i * a_row, c + i * ldc
-        by_rows(dots, TALL, TALL, TALL, (full // TALL, k, x, w, ldw, ci, add))
-        by_rows(dots, 1, 1, 1, (n - full, k, x, w + full * ldw, ldw, ci + full, add))
+        for j in range(n):
+            x, y, to = a + i * a_row, w + j * ldw, c + (i * ldc + j)
+            acc = tile(1, WIDE, c)
+            for p in range(0, whole, WIDE * lanes_of(c)):
+                acc = tile_fma(acc, tile_load(acc, y + p, 0), tile_load(acc, x + p, 0))
+            if whole < k:
+                acc = tile_fma(acc, tile_load(acc, y + whole, 0, k - whole), tile_load(acc, x + whole, 0, k - whole))
+            acc = row_sum(acc)
+            if add:
+                acc = acc + tile_load(acc, to, 0, 1)
+            tile_store(acc, to, 0, 1)

@@ -4,7 +4,8 @@ import operator
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin
 
 from engine.kernels.simd.host import VECTOR_BYTES
 from engine.kernels.simd.tile_type import (
@@ -36,46 +37,51 @@ def tile_fma(typing, acc, x, y):
     """acc + x * y, value by value, of three tiles of one shape."""
     def codegen(context, builder, sig, args):
         z, x_, y_ = (acc.unpack(builder, a) for a in args)
-        return acc.pack(builder, [multiply_add(builder, acc, *three) for three in zip(x_, y_, z)])
+        return acc.pack(builder, [multiply_add(builder, acc, *three) for three in zip(x_, y_, z, strict=True)])
     if x == acc and y == acc:
         return acc(acc, x, y), codegen
 
 
-def _by_vector(operation):
-    """An intrinsic that applies operation(builder, vector, vector) to two tiles of one shape."""
-    def definition(typing, x, y):
-        def codegen(context, builder, sig, args):
-            pairs = zip(x.unpack(builder, args[0]), x.unpack(builder, args[1]))
-            return x.pack(builder, [operation(builder, *pair) for pair in pairs])
-        if isinstance(x, Tile) and x == y:
-            return x(x, y), codegen
-    return intrinsic(definition)
-
-
 def _larger(builder, x, y):
-    """Where x is NaN the comparison is false and y is taken; so the second one is checked first."""
+    """x where it is larger or NaN, else y (so NaN wins on either side)."""
     keep_x = builder.or_(builder.fcmp_ordered(">", x, y), builder.fcmp_unordered("uno", x, x))
     return builder.select(keep_x, x, y)
 
 
-_add = _by_vector(lambda builder, x, y: builder.fadd(x, y))
-_subtract = _by_vector(lambda builder, x, y: builder.fsub(x, y))
-_multiply = _by_vector(lambda builder, x, y: builder.fmul(x, y))
-_divide = _by_vector(lambda builder, x, y: builder.fdiv(x, y))
-tile_max = _by_vector(_larger)
-tile_max.__doc__ = "The larger of two tiles, value by value; NaN where one of them is."
+def _by_vector(builder, tile, x, y, operation):
+    """operation(builder, vector, vector) on two tiles of one shape, given and returned as LLVM values."""
+    pairs = zip(tile.unpack(builder, x), tile.unpack(builder, y), strict=True)
+    return tile.pack(builder, [operation(builder, *pair) for pair in pairs])
 
 
-def _operator(symbol, of_tiles):
-    @overload(symbol)
-    def on_tiles(x, y):
-        if isinstance(x, Tile) and x == y:
-            return lambda x, y: of_tiles(x, y)
+@intrinsic
+def tile_max(typing, x, y):
+    """The larger of two tiles, value by value; NaN where one of them is."""
+    def codegen(context, builder, sig, args):
+        return _by_vector(builder, x, *args, _larger)
+    if isinstance(x, Tile) and x == y:
+        return x(x, y), codegen
 
 
-for _symbol, _of_tiles in ((operator.add, _add), (operator.sub, _subtract), (operator.mul, _multiply),
-                           (operator.truediv, _divide)):
-    _operator(_symbol, _of_tiles)
+class _SameShape(AbstractTemplate):
+    def generic(self, args, kws):
+        if len(args) == 2 and isinstance(args[0], Tile) and args[0] == args[1]:
+            return args[0](*args)
+
+
+def _operator(symbol, operation):
+    """x `symbol` y of two tiles of one shape."""
+    infer_global(symbol)(type("_SameShape", (_SameShape,), {}))
+
+    @lower_builtin(symbol, Tile, Tile)
+    def on_tiles(context, builder, sig, args):
+        return _by_vector(builder, sig.return_type, *args, operation)
+
+
+_operator(operator.add, lambda builder, x, y: builder.fadd(x, y))
+_operator(operator.sub, lambda builder, x, y: builder.fsub(x, y))
+_operator(operator.mul, lambda builder, x, y: builder.fmul(x, y))
+_operator(operator.truediv, lambda builder, x, y: builder.fdiv(x, y))
 
 
 def _row_reduction(combine):

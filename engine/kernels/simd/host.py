@@ -61,7 +61,7 @@ VECTOR_BYTES = VECTORS.bytes
 # one is taken, and LLVM moves accumulators in and out of memory as soon as a loop does anything else
 ROWS = 12 if VECTORS.registers == 32 else 6
 # Every height costs compile time. A tile of up to 4 rows takes as long as one of 4: it waits for its own additions.
-HEIGHTS = tuple(h for h in (1, 2, 4, 8) if h < ROWS) + (ROWS,)
+HEIGHTS = tuple(h for h in (1, 4, 8) if h < ROWS) + (ROWS,)
 
 
 def lanes(dtype):

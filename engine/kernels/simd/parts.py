@@ -59,9 +59,10 @@ class Part(CPUDispatcher):
             function.add_function_attribute("optsize")       # no unrolled copies of loops that are unrolled by hand
         return self.overloads[arguments]
 
-    def _compile_for_args(self, *args, **kws):
-        self._compiled = self._compiled or njit(error_model="numpy")(self.py_func)
-        return self._compiled(*args, **kws)
+    def __call__(self, *arguments):
+        if self._compiled is None:
+            self._compiled = njit(error_model="numpy")(self.py_func)
+        return self._compiled(*arguments)
 
 
 def part(function):

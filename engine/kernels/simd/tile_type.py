@@ -86,13 +86,15 @@ def multiply_add(builder, tile, x, y, z):
 
 
 def edge_type(columns):
-    """The type of an optional argument `columns`, given the type that the caller passes or None."""
-    return types.Omitted(None) if columns is None else types.int64
+    """The type of an optional argument `columns`, given the type that the caller passes (None: not at all)."""
+    if columns is None:
+        return types.Omitted(None)
+    return types.none if isinstance(columns, types.NoneType) else types.int64
 
 
 def edge_masks(builder, tile, columns, value):
     """One <lanes x i1> for each vector of a row, true before column `value`; None where `columns` was not given."""
-    if columns is None:
+    if columns is None or isinstance(columns, types.NoneType):
         return [None] * tile.vectors
     limit = splat(builder, builder.trunc(value, I32), tile.lanes)
     return [builder.icmp_signed("<", ir.Constant(ir.VectorType(I32, tile.lanes), list(range(v, v + tile.lanes))), limit)
