@@ -1,212 +1,396 @@
-"""Softmax and log-softmax along the last axis, with their gradients from the output.
+"""Softmax, log-softmax and logsumexp along an axis, with their gradients from the output.
 
-    softmax        y = exp(x - top) / sum(exp(x - top))           dx = y (dy - sum(dy y))
-    log_softmax    y = x - top - log(sum(exp(x - top)))           dx = dy - exp(y) sum(dy)
+    softmax        y = exp(x - top) / s, s = sum(exp(x - top))    dx = y (dy - sum(dy y))
+    log_softmax    y = x - top - log(s)                           dx = dy - exp(y) sum(dy)
+    logsumexp      y = top + log(s)                               dx = dy softmax(x)
 
-top is the row's largest value: huge values do not overflow. A row with NaN, or of -inf alone, gives NaN, as NumPy does.
-Shapes: x seen as rows (n, c).
+top is the largest value: huge values do not overflow. NaN in a line gives NaN all along it, and so does a line of -inf
+alone for softmax and log_softmax, as in NumPy; its logsumexp is -inf.
+
+Shapes: x (outer, size, inner), the lines lie along `size`. Long lines that are contiguous (inner = 1) go one by one.
+Others go side by side, some columns of a *tile* at a time: what stands in x[at + row row_step + j column_step] stands
+in tile[row, j], so that loops over j are vectorised, whatever the steps. Short contiguous lines are such columns too.
 """
 import math
 
 import numpy as np
-from numba import njit
+from numba import float64, njit
 
 from engine.kernels import elementary
-from engine.kernels.gpu import THREADS, blocks, cuda, kernel
-from engine.kernels.op import Cost, Op, demand, floats, rows, spec
-from engine.kernels.split import SUMS, span
+from engine.kernels.elementwise import IDENTITY
+from engine.kernels.entry import Disjoint
+from engine.kernels.gpu import cuda, kernel
+from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats, share, spec
+from engine.kernels.reduce import LARGER, reduced_shape, three_axes
+from engine.kernels.reduce.cpu import LANES, fold_line
+from engine.kernels.split import ROW_LANES, SUMS, shared_max, shared_sum, span
+
+TILE = 8192                                  # values of a tile, where lines are not too long for eight columns
+SHORT = 2 * LANES                            # from here on a contiguous line goes by itself
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
 
-def softmax_reference(x):
-    with np.errstate(all="ignore"):
-        e = np.exp(x - x.max(-1, keepdims=True, initial=-np.inf))
-        return e / e.sum(-1, keepdims=True)
+def axes_of(x, axis):
+    """`axis` as NumPy takes it."""
+    return tuple(axis) if isinstance(axis, list) else axis
 
 
-def log_softmax_reference(x):
-    with np.errstate(all="ignore"):
-        z = x - x.max(-1, keepdims=True, initial=-np.inf)
-        return z - np.log(np.exp(z).sum(-1, keepdims=True))
+def softmax_reference(x, axis):
+    e = np.exp(x - x.max(axes_of(x, axis), keepdims=True, initial=-np.inf))
+    return e / e.sum(axes_of(x, axis), keepdims=True)
 
 
-def softmax_grad_reference(dy, y):
-    return y * (dy - (dy * y).sum(-1, keepdims=True))
+def log_softmax_reference(x, axis):
+    z = x - x.max(axes_of(x, axis), keepdims=True, initial=-np.inf)
+    return z - np.log(np.exp(z).sum(axes_of(x, axis), keepdims=True))
 
 
-def log_softmax_grad_reference(dy, y):
-    return dy - np.exp(y) * dy.sum(-1, keepdims=True)
+def softmax_grad_reference(dy, y, axis):
+    return y * (dy - (dy * y).sum(axes_of(y, axis), keepdims=True))
+
+
+def log_softmax_grad_reference(dy, y, axis):
+    return dy - np.exp(y) * dy.sum(axes_of(y, axis), keepdims=True)
+
+
+def logsumexp_reference(x, axis, keepdims):
+    return np.logaddexp.reduce(x.reshape(three_axes(x, axis)), 1).reshape(reduced_shape(x, axis, keepdims))
 
 
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@njit(error_model="numpy", forceinline=True)
-def largest(row):
-    """The largest value of a row; NaN is passed over (exp brings it back)."""
-    top = row[0]
-    for j in range(1, row.size):
-        top = row[j] if row[j] > top else top
-    return top
+@njit(error_model="numpy", pipeline_class=Disjoint)
+def tile_exp(x, at, size, row_step, column_step, logarithm, tile, values, tops, sums, first, width):
+    """tops and sums of `width` columns, from `first` on; in the tile x - top (logarithm = 1) or exp(x - top) (0)"""
+    at, values, first = max(0, at), max(0, values), max(0, first)
+    row_step, column_step = max(0, row_step), max(0, column_step)
+    zero, lowest = x.dtype.type(0), x.dtype.type(-np.inf)
+    for j in range(width):
+        tops[first + j] = lowest
+        sums[first + j] = zero
+    for row in range(size):
+        for j in range(width):
+            v = x[at + row * row_step + j * column_step]
+            tile[values + row * width + j] = v
+            tops[first + j] = v if v > tops[first + j] or v != v else tops[first + j]
+    for row in range(size):
+        for j in range(width):
+            top = tops[first + j]
+            z = tile[values + row * width + j] - (zero if top == lowest else top)
+            e = elementary.exp(z)
+            sums[first + j] += e
+            tile[values + row * width + j] = z if logarithm else e
 
 
-@njit(error_model="numpy", fastmath=SUMS)
-def total(row):
-    """The sum of a row, in vector lanes."""
-    found = row.dtype.type(0)
-    for j in range(row.size):
-        found += row[j]
+@njit(error_model="numpy", pipeline_class=Disjoint)
+def tile_out(size, row_step, column_step, logarithm, tile, values, sums, first, y, at, width):
+    """y = (x - top) - log(s) or exp(x - top) / s from the tile"""
+    at, values, first = max(0, at), max(0, values), max(0, first)
+    row_step, column_step = max(0, row_step), max(0, column_step)
+    for j in range(width):
+        sums[first + j] = elementary.log(sums[first + j]) if logarithm else 1 / sums[first + j]
+    for row in range(size):
+        for j in range(width):
+            v, s = tile[values + row * width + j], sums[first + j]
+            y[at + row * row_step + j * column_step] = v - s if logarithm else v * s
+
+
+@njit(error_model="numpy", pipeline_class=Disjoint, fastmath=SUMS)
+def total(x, at, size):
+    """The sum of a line, in vector lanes"""
+    at, found = max(0, at), x.dtype.type(0)
+    for j in range(size):
+        found += x[at + j]
     return found
 
 
-@njit(error_model="numpy", fastmath=SUMS)
-def product(a, b):
-    """The sum of a[j] b[j], in vector lanes."""
-    found = a.dtype.type(0)
-    for j in range(a.size):
-        found += a[j] * b[j]
+@njit(error_model="numpy", pipeline_class=Disjoint)
+def line_exp(x, at, size, top, y, to):
+    """s of one contiguous line, x[at:at + size], of which exp(x - top) is left in y"""
+    at, to = max(0, at), max(0, to)
+    for j in range(size):
+        y[to + j] = elementary.exp(x[at + j] - top)
+    return total(y, to, size)
+
+
+@njit(error_model="numpy", pipeline_class=Disjoint)
+def line_softmax(x, at, size, top, logarithm, y):
+    at = max(0, at)
+    s = line_exp(x, at, size, top, y, at)
+    if logarithm:
+        s = top + elementary.log(s)
+        for j in range(size):
+            y[at + j] = x[at + j] - s
+    else:
+        s = 1 / s
+        for j in range(size):
+            y[at + j] *= s
+
+
+@njit(error_model="numpy")
+def softmax_cpu(x, size, columns, row_step, logarithm, y, tile, tops, sums, width, same, larger, task, tasks):
+    """A task shares the lines; `columns` of them lie side by side in each of the groups"""
+    at, count = span(x.size // size, task, tasks)
+    last = at + count
+    values, kept = task * size * width, task * LANES
+    while at < last:
+        group = at // columns
+        column = at - group * columns
+        begin = group * columns * size
+        if size >= SHORT and row_step == columns == 1:
+            top = fold_line(x, begin, size, same, larger, x[begin], tops, kept)
+            line_softmax(x, begin, size, top, logarithm, y)
+            at += 1
+        else:
+            n, step = min(width, last - at, columns - column), 1 if row_step > 1 else size
+            tile_exp(x, begin + column * step, size, row_step, step, logarithm, tile, values, tops, sums, kept, n)
+            tile_out(size, row_step, step, logarithm, tile, values, sums, kept, y, begin + column * step, n)
+            at += n
+
+
+@njit(error_model="numpy")
+def logsumexp_cpu(x, size, columns, row_step, y, tile, tops, sums, width, same, larger, task, tasks):
+    """y = top + log(s)"""
+    at, count = span(y.size, task, tasks)
+    last = at + count
+    values, kept = task * size * width, task * LANES
+    while at < last:
+        group = at // columns
+        column = at - group * columns
+        begin = group * columns * size
+        n, step = min(width, last - at, columns - column), 1 if row_step > 1 else size
+        if size >= SHORT and row_step == columns == 1:
+            top = fold_line(x, begin, size, same, larger, x[begin], tops, kept)
+            sums[kept] = line_exp(x, begin, size, top if top > -np.inf else x.dtype.type(0), tile, values)
+            tops[kept] = top
+        else:
+            tile_exp(x, begin + column * step, size, row_step, step, 0, tile, values, tops, sums, kept, n)
+        for j in range(n):                   # inf - inf is NaN in the tile: an infinite top is the answer itself
+            top = tops[kept + j]
+            y[at + j] = top + elementary.log(sums[kept + j]) if top < np.inf else top
+        at += n
+
+
+@njit(error_model="numpy", pipeline_class=Disjoint)
+def tile_grad(dy, y, at, size, row_step, column_step, logarithm, dx, sums, kept, width):
+    """dx = dy - exp(y) sum(dy) (logarithm = 1) or y (dy - sum(dy y)) (0)"""
+    at, kept, row_step, column_step = max(0, at), max(0, kept), max(0, row_step), max(0, column_step)
+    one = dy.dtype.type(1)
+    for j in range(width):
+        sums[kept + j] = 0
+    for row in range(size):
+        for j in range(width):
+            k = at + row * row_step + j * column_step
+            sums[kept + j] += dy[k] * (one if logarithm else y[k])
+    for row in range(size):
+        for j in range(width):
+            k, s = at + row * row_step + j * column_step, sums[kept + j]
+            dx[k] = dy[k] - elementary.exp(y[k]) * s if logarithm else y[k] * (dy[k] - s)
+
+
+@njit(error_model="numpy", pipeline_class=Disjoint, fastmath=SUMS)
+def product(a, b, at, size):
+    """The sum of a[j] b[j] along a line, in vector lanes"""
+    at, found = max(0, at), a.dtype.type(0)
+    for j in range(size):
+        found += a[at + j] * b[at + j]
     return found
 
 
-@njit(error_model="numpy")
-def softmax_cpu(x, y, task, tasks):
-    """Each row while it is in the cache."""
-    first, count = span(x.shape[0], task, tasks)
-    for k in range(count):
-        row, out = x[first + k], y[first + k]
-        top = largest(row)
-        for j in range(row.size):
-            out[j] = elementary.exp(row[j] - top)
-        inverse = 1 / total(out)
-        for j in range(row.size):
-            out[j] *= inverse
-
-
-@njit(error_model="numpy")
-def log_softmax_cpu(x, y, task, tasks):
-    """y holds the exponentials first: no memory besides."""
-    first, count = span(x.shape[0], task, tasks)
-    for k in range(count):
-        row, out = x[first + k], y[first + k]
-        top = largest(row)
-        for j in range(row.size):
-            out[j] = elementary.exp(row[j] - top)
-        logarithm = elementary.log(total(out))
-        for j in range(row.size):
-            out[j] = row[j] - top - logarithm
-
-
-@njit(error_model="numpy")
-def softmax_grad_cpu(dy, y, dx, task, tasks):
-    """dx = y (dy - sum(dy y))"""
-    first, count = span(y.shape[0], task, tasks)
-    for k in range(count):
-        flow, row, out = dy[first + k], y[first + k], dx[first + k]
-        mean = product(flow, row)
-        for j in range(row.size):
-            out[j] = row[j] * (flow[j] - mean)
-
-
-@njit(error_model="numpy")
-def log_softmax_grad_cpu(dy, y, dx, task, tasks):
-    """dx = dy - exp(y) sum(dy)"""
-    first, count = span(y.shape[0], task, tasks)
-    for k in range(count):
-        flow, row, out = dy[first + k], y[first + k], dx[first + k]
-        whole = total(flow)
-        for j in range(row.size):
-            out[j] = flow[j] - elementary.exp(row[j]) * whole
+@njit(error_model="numpy", pipeline_class=Disjoint)
+def softmax_grad_cpu(dy, y, size, columns, row_step, logarithm, dx, tile, tops, sums, width, task, tasks):
+    first, count = span(y.size // size, task, tasks)
+    at, last = first, first + count
+    while at < last:
+        group = at // columns
+        column = at - group * columns
+        if row_step > 1:
+            n = min(width, last - at, columns - column)
+            tile_grad(dy, y, group * columns * size + column, size, row_step, 1, logarithm, dx, sums, task * LANES, n)
+            at += n
+        else:
+            begin = max(0, at * size)
+            s = total(dy, begin, size) if logarithm else product(dy, y, begin, size)
+            if logarithm:
+                for j in range(size):
+                    dx[begin + j] = dy[begin + j] - elementary.exp(y[begin + j]) * s
+            else:
+                for j in range(size):
+                    dx[begin + j] = y[begin + j] * (dy[begin + j] - s)
+            at += 1
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA
+# A block of ROW_LANES threads for each line.
 
 
 @kernel
-def _softmax(x, logarithm, y):
-    i = cuda.grid(1)
-    if i < x.shape[0]:
-        top, found = x[i, 0], x.dtype.type(0)
-        for j in range(1, x.shape[1]):
-            top = x[i, j] if x[i, j] > top else top
-        for j in range(x.shape[1]):
-            found += math.exp(x[i, j] - top)
-        for j in range(x.shape[1]):
-            y[i, j] = x[i, j] - top - math.log(found) if logarithm else math.exp(x[i, j] - top) / found
+def _softmax(x, size, columns, row_step, logarithm, y):
+    held = cuda.shared.array(ROW_LANES, float64)
+    group = cuda.blockIdx.x // columns
+    begin = group * columns * size + (cuda.blockIdx.x - group * columns) * (1 if row_step > 1 else size)
+    thread = cuda.threadIdx.x
+    top, s = x.dtype.type(-math.inf), x.dtype.type(0)
+    for k in range(thread, size, ROW_LANES):
+        v = x[begin + k * row_step]
+        top = v if v > top else top
+    top = x.dtype.type(shared_max(held, top, thread))
+    for k in range(thread, size, ROW_LANES):
+        s += math.exp(x[begin + k * row_step] - top)
+    s = x.dtype.type(shared_sum(held, s, thread))
+    for k in range(thread, size, ROW_LANES):
+        z = x[begin + k * row_step] - top
+        y[begin + k * row_step] = z - math.log(s) if logarithm else math.exp(z) / s
 
 
 @kernel
-def _softmax_grad(dy, y, logarithm, dx):
-    i = cuda.grid(1)
-    if i < y.shape[0]:
-        found = y.dtype.type(0)
-        for j in range(y.shape[1]):
-            found += dy[i, j] if logarithm else dy[i, j] * y[i, j]
-        for j in range(y.shape[1]):
-            dx[i, j] = dy[i, j] - math.exp(y[i, j]) * found if logarithm else y[i, j] * (dy[i, j] - found)
+def _logsumexp(x, size, columns, row_step, y):
+    held = cuda.shared.array(ROW_LANES, float64)
+    group = cuda.blockIdx.x // columns
+    begin = group * columns * size + (cuda.blockIdx.x - group * columns) * (1 if row_step > 1 else size)
+    thread = cuda.threadIdx.x
+    lowest, s = x.dtype.type(-math.inf), x.dtype.type(0)
+    top = lowest
+    for k in range(thread, size, ROW_LANES):
+        v = x[begin + k * row_step]
+        top = v if v > top else top
+    top = x.dtype.type(shared_max(held, top, thread))
+    if top == lowest:
+        top = x.dtype.type(0)
+    for k in range(thread, size, ROW_LANES):
+        v = x[begin + k * row_step]          # inf - inf would be NaN
+        s += x.dtype.type(1) if v == top else math.exp(v - top)
+    s = x.dtype.type(shared_sum(held, s, thread))
+    if thread == 0:
+        y[cuda.blockIdx.x] = lowest if s == x.dtype.type(0) else top + math.log(s)
 
 
-def softmax_cuda(x, y):
-    _softmax[blocks(x.shape[0]), THREADS](x, 0, y)
+@kernel
+def _softmax_grad(dy, y, size, columns, row_step, logarithm, dx):
+    held = cuda.shared.array(ROW_LANES, float64)
+    group = cuda.blockIdx.x // columns
+    begin = group * columns * size + (cuda.blockIdx.x - group * columns) * (1 if row_step > 1 else size)
+    thread = cuda.threadIdx.x
+    s = y.dtype.type(0)
+    for k in range(begin + thread * row_step, begin + size * row_step, ROW_LANES * row_step):
+        s += dy[k] if logarithm else dy[k] * y[k]
+    s = y.dtype.type(shared_sum(held, s, thread))
+    for k in range(begin + thread * row_step, begin + size * row_step, ROW_LANES * row_step):
+        dx[k] = dy[k] - math.exp(y[k]) * s if logarithm else y[k] * (dy[k] - s)
 
 
-def log_softmax_cuda(x, y):
-    _softmax[blocks(x.shape[0]), THREADS](x, 1, y)
+def softmax_cuda(x, size, columns, row_step, logarithm, y):
+    _softmax[x.size // size, ROW_LANES](x, size, columns, row_step, logarithm, y)
 
 
-def softmax_grad_cuda(dy, y, dx):
-    _softmax_grad[blocks(y.shape[0]), THREADS](dy, y, 0, dx)
+def logsumexp_cuda(x, size, columns, row_step, y):
+    _logsumexp[y.size, ROW_LANES](x, size, columns, row_step, y)
 
 
-def log_softmax_grad_cuda(dy, y, dx):
-    _softmax_grad[blocks(y.shape[0]), THREADS](dy, y, 1, dx)
+def softmax_grad_cuda(dy, y, size, columns, row_step, logarithm, dx):
+    _softmax_grad[y.size // size, ROW_LANES](dy, y, size, columns, row_step, logarithm, dx)
+
+
+# -------------------------------------------------------------------------------------------- shapes and arrangements
+
+
+def softmax_shapes(x, axis):
+    floats(x)
+    demand(len(x.shape) >= 1, "x with at least one axis", x.shape)
+    three_axes(x, axis)
+    return spec(x)
+
+
+def grad_shapes(dy, y, axis):
+    floats(dy, y)
+    demand(dy.shape == y.shape, f"dy of the shape of y, {y.shape}", dy.shape)
+    return softmax_shapes(y, axis)
+
+
+def logsumexp_shapes(x, axis, keepdims):
+    return Spec(reduced_shape(x, axis, keepdims), floats(x))
+
+
+def arrange(*flags, blocking=()):
+    """Arrangement of lines along `axis`; flags go to the kernels behind the numbers that place the lines."""
+    def arrange_lines(inputs, outputs, attributes, threads):
+        outer, size, inner = three_axes(inputs[0], attributes["axis"])
+        columns, row_step = (outer, 1) if inner == 1 and size < SHORT else (inner, inner)
+        width = max(8, min(LANES, TILE // max(1, size)))
+        tasks = share(4 * inputs[0].size, threads)
+        held = Spec((tasks * LANES,), inputs[0].dtype)
+        tile = Spec((tasks * width * size,), inputs[0].dtype)
+        return Arrangement(tuple((s.size,) for s in inputs), tuple((s.size,) for s in outputs),
+                           (size, columns, row_step, *flags), (tile, held, held), (width, *blocking), tasks)
+    return arrange_lines
 
 
 # ------------------------------------------------------------------------------------------------------------- records
 
-
-def softmax_shapes(x):
-    floats(x)
-    demand(x.ndim >= 2, "x of shape (n, ..., classes)", x.shape, "one row alone is x[None]")
-    return spec(x)
-
-
-def grad_shapes(dy, y):
-    floats(dy, y)
-    demand(dy.shape == y.shape, f"dy of the shape of y, {y.shape}", dy.shape)
-    return softmax_shapes(y)
+LINES = (((0, 3), -1), ((3, 0), 1), ((1, 1), -1), ((7, 5), -1), ((7,), 0), ((2, 3, 11), -1), ((7, 129), 1),
+         ((5, 70), 0), ((2, 3, 2, 2), 1), ((2, 3, 4), (1, 2)), ((3, 4), None))
 
 
 def _samples(rng):
-    for shape in ((0, 3), (3, 0), (1, 1), (7, 5), (2, 3, 11), (17, 67)):
-        yield (rng.standard_normal(shape) * 3,), {}
-    yield (np.array([[1e4, -1e4, 0.0], [-np.inf, 0.0, 1.0], [1e30, -1e30, 1e30]]),), {}
-    yield (np.array([[np.nan, 1.0], [-np.inf, -np.inf]]),), {}
+    for shape, axis in LINES:
+        yield (rng.standard_normal(shape) * 3,), {"axis": axis}
+    yield (np.array([[1e4, -1e4, 0.0], [-np.inf, 0.0, 99.0], [1e30, -1e30, 1e30], [-np.inf, 99.0, np.inf]]),), {}
+    yield (np.array([[np.nan, 99.0], [-np.inf, -np.inf]]),), {}
 
 
 def _grad_samples(reference):
     def samples(rng):
-        for shape in ((0, 3), (1, 1), (7, 5), (2, 3, 11), (17, 67)):
-            yield (rng.standard_normal(shape), reference(rng.standard_normal(shape) * 2)), {}
+        for shape, axis in LINES:
+            yield (rng.standard_normal(shape), reference(rng.standard_normal(shape) * 2, axis)), {"axis": axis}
     return samples
 
 
-def _terms(x, *rest):
-    return x.shape[-1]
+def _logsumexp_samples(rng):
+    for (x,), attributes in _samples(rng):
+        yield (x,), attributes
+    yield (np.where(np.arange(300) % 150 == 7, np.array([[-np.inf], [99.0]]), -np.inf),), {}
+    yield (rng.standard_normal((3, 4)),), {"axis": 0, "keepdims": True}
+
+
+def _terms(x, *rest, axis, keepdims=False):
+    return three_axes(x, axis)[1]
 
 
 def _cost(inputs, outputs, attributes):
     return Cost(5 * inputs[0].size, sum(s.nbytes for s in (*inputs, *outputs)))
 
 
-def _pair(name, reference, grad_reference, cpu, launcher, grad_cpu, grad_launcher):
-    grad_op = Op(f"{name}_grad", grad_reference, grad_shapes, grad_cpu, grad_launcher, _grad_samples(reference), rows,
-                 terms=_terms, cost=_cost)
-    return (Op(name, reference, softmax_shapes, cpu, launcher, _samples, rows,
-               lambda graph, node, dy: (graph.add(grad_op, dy, node.outputs[0]),), _terms, _cost), grad_op)
+def _gradient(name):
+    def grad(graph, node, dy):
+        return (graph.add(name, dy, node.outputs[0], axis=node.attributes["axis"]),)
+    return grad
 
 
-OPS = (*_pair("softmax", softmax_reference, softmax_grad_reference, softmax_cpu, softmax_cuda, softmax_grad_cpu,
-              softmax_grad_cuda),
-       *_pair("log_softmax", log_softmax_reference, log_softmax_grad_reference, log_softmax_cpu, log_softmax_cuda,
-              log_softmax_grad_cpu, log_softmax_grad_cuda))
+def _logsumexp_gradient(graph, node, dy):
+    x, axis = node.inputs[0], node.attributes["axis"]
+    dy = graph.add("reshape", dy, shape=reduced_shape(x, axis, True))
+    return (graph.add("mul", graph.add("softmax", x, axis=axis), dy),)
+
+
+def _record(name, reference, logarithm):
+    return Op(name, reference, softmax_shapes, softmax_cpu, softmax_cuda, _samples,
+              arrange(logarithm, blocking=(IDENTITY, LARGER)), _gradient(f"{name}_grad"), _terms, _cost,
+              attributes={"axis": -1}, inplace={0: 0} if not logarithm else {})
+
+
+def _grad_record(name, reference, of, logarithm):
+    return Op(name, reference, grad_shapes, softmax_grad_cpu, softmax_grad_cuda, _grad_samples(of), arrange(logarithm),
+              terms=_terms, cost=_cost, attributes={"axis": -1}, inplace={0: 0})
+
+
+OPS = (
+    _record("softmax", softmax_reference, 0),
+    _grad_record("softmax_grad", softmax_grad_reference, softmax_reference, 0),
+    _record("log_softmax", log_softmax_reference, 1),
+    _grad_record("log_softmax_grad", log_softmax_grad_reference, log_softmax_reference, 1),
+    Op("logsumexp", logsumexp_reference, logsumexp_shapes, logsumexp_cpu, logsumexp_cuda, _logsumexp_samples,
+       arrange(blocking=(IDENTITY, LARGER)),
+       _logsumexp_gradient, _terms, _cost, attributes={"axis": -1, "keepdims": False}),
+)

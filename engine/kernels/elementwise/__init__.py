@@ -157,6 +157,11 @@ def arrange_zip(f):
     return arrange
 
 
+def arrange_formula(f):
+    """Arrangement of a map with this formula."""
+    return lambda inputs, outputs, attributes, threads: flat(inputs, outputs, {"f": f}, threads)
+
+
 def arrange_map(f):
     """Arrangement of a map whose formula takes the op's attributes (two numbers)."""
     def arrange(inputs, outputs, attributes, threads):
@@ -205,81 +210,81 @@ def binary_samples(rng):
 
 
 def unary(name, f, slope, reference, slope_of="x", samples=None):
-    """The records of y = f(x): its op and the op of its gradient dx = dy * slope, to be put into TABLE.
+    """The records of y = f(x): its op and, if it needs one, the op of its gradient `<name>_grad`, to be put into TABLE.
 
-    name        the op's name; the gradient's is `<name>_grad`
     f           f(x) as a scalar Python function, which is compiled for both targets
-    slope       the derivative as a function of x, or (slope_of="y") of y
+    slope       the derivative as a function of x, or (slope_of="y") of y; or what needs no op of its own: a number
+                where it is constant, or an op and its inputs: ("div", "x") says dx = div(dy, x)
     reference   f in NumPy, for tests
     samples     samples(rng) -> iterable of ((x,), {}), where f is not defined everywhere
     """
-    f, slope = Formula(f, name), Formula(slope, f"{name}_slope")
-    samples = samples or unary_samples()
+    samples, gradient = samples or unary_samples(), None
+    if callable(slope):
+        gradient = _unary_gradient(name, Formula(slope, f"{name}_slope"), reference, slope_of, samples)
+        slope = gradient, slope_of
 
     def grad(graph, node, dy):
-        return (graph.add(gradient, dy, node.inputs[0] if slope_of == "x" else node.outputs[0]),)
+        return (flow(graph, dy, slope, {"x": node.inputs[0], "y": node.outputs[0]}),)
 
+    op = Op(name, reference, map_shapes, map_cpu, map_cuda, samples, arrange_formula(Formula(f, name)), grad,
+            inplace={0: 0})
+    return (op, gradient) if gradient else (op,)
+
+
+def _unary_gradient(name, slope, reference, slope_of, samples):
     def slope_samples(rng):
         for (x,), _ in samples(rng):
             at = x if slope_of == "x" else reference(x)
             yield (rng.standard_normal(x.shape), np.where(np.isfinite(at), at, 1.0)), {}
 
-    def slope_reference(dy, at):
-        return dy * (by_value(slope)(at) if at.size else at)
-
-    def arrange(formula):
-        return lambda inputs, outputs, attributes, threads: flat(inputs, outputs, {"f": formula}, threads)
-
-    gradient = Op(f"{name}_grad", slope_reference, slope_shapes, scale_by_slope_cpu, scale_by_slope_cuda, slope_samples,
-                  arrange(slope), inplace={0: 0})
-    return Op(name, reference, map_shapes, map_cpu, map_cuda, samples, arrange(f), grad, inplace={0: 0}), gradient
-
-
-def sum_to_input(graph, gradient, value):
-    """The gradient of an input that was repeated: the sum over the axes along which it was."""
-    return gradient if gradient.shape == value.shape else graph.add("sum_to", gradient, shape=value.shape)
+    return Op(f"{name}_grad", lambda dy, at: dy * (by_value(slope)(at) if at.size else at), slope_shapes,
+              scale_by_slope_cpu, scale_by_slope_cuda, slope_samples, arrange_formula(slope), inplace={0: 0})
 
 
 def binary(name, f, slope_a, slope_b, reference, samples=binary_samples):
-    """The records of z = f(a, b) with broadcasting: its op and the ops of its gradients, to be put into TABLE.
+    """The records of z = f(a, b) with broadcasting: its op and the ops of its gradients `<name>_grad_a` and
+    `<name>_grad_b`, as far as it needs them, to be put into TABLE.
 
-    name        the op's name; the gradients' are `<name>_grad_a` and `<name>_grad_b`
     f           f(a, b) as a scalar Python function, which is compiled for both targets
-    slope_a     df/da as a function of (a, b); or, needing no op of its own, a number where it is constant, or the
-                name of an op and the input "a" or "b" that give dz df/da = op(dz, input); slope_b likewise
+    slope_a     df/da as a function of (a, b); or what needs no op of its own: a number where it is constant, or an op
+                and its inputs: ("mul", "b") says da = mul(dz, b); slope_b likewise
     reference   f in NumPy, for tests
     """
-    ops = {}
+    slopes, ops = [], []
+    for side, slope in (("a", slope_a), ("b", slope_b)):
+        if callable(slope):
+            ops.append(_binary_gradient(f"{name}_grad_{side}", Formula(slope, f"{name}_slope_{side}"), samples))
+            slope = ops[-1], "a", "b"
+        slopes.append(slope)
 
     def grad(graph, node, dz):
-        found = []
-        for value, side, slope in zip(node.inputs, "ab", (slope_a, slope_b)):
-            flowing = dz
-            if side in ops:
-                flowing = graph.add(ops[side], dz, *node.inputs)
-            elif isinstance(slope, tuple):
-                flowing = graph.add(slope[0], dz, node.inputs["ab".index(slope[1])])
-            elif slope != 1:
-                flowing = graph.add("scale", dz, factor=float(slope))
-            found.append(sum_to_input(graph, flowing, value))
-        return found
+        inputs = dict(zip("ab", node.inputs))
+        return [sum_to_input(graph, flow(graph, dz, slope, inputs), value) for value, slope in zip(node.inputs, slopes)]
 
+    return Op(name, reference, zip_shapes, zip_cpu, zip_cuda, samples, arrange_zip(Formula(f, name)), grad,
+              inplace={0: 0}), *ops
+
+
+def _binary_gradient(name, slope, samples):
     def slope_samples(rng):
         for (a, b), _ in samples(rng):
             if np.isfinite(a).all() and np.isfinite(b).all():
                 yield (rng.standard_normal(broadcast(a.shape, b.shape)), a, b), {}
 
-    def slope_op(side, slope):
-        slope = Formula(slope, f"{name}_slope_{side}")
-        return Op(f"{name}_grad_{side}", lambda dz, a, b: dz * (by_value(slope)(a, b) if dz.size else 1.0),
-                  zip_slope_shapes, zip_slope_cpu, zip_slope_cuda, slope_samples, arrange_zip(slope), inplace={0: 0})
+    return Op(name, lambda dz, a, b: dz * (by_value(slope)(a, b) if dz.size else 1.0), zip_slope_shapes, zip_slope_cpu,
+              zip_slope_cuda, slope_samples, arrange_zip(slope), inplace={0: 0})
 
-    for side, slope in (("a", slope_a), ("b", slope_b)):
-        if callable(slope):
-            ops[side] = slope_op(side, slope)
-    made = Op(name, reference, zip_shapes, zip_cpu, zip_cuda, samples, arrange_zip(Formula(f, name)), grad,
-              inplace={0: 0})
-    return made, *ops.values()
+
+def flow(graph, gradient, slope, values):
+    """The gradient times the slope: a number, or an op and the names of what it takes besides the gradient."""
+    if isinstance(slope, tuple):
+        return graph.add(slope[0], gradient, *(values[v] for v in slope[1:]))
+    return gradient if slope == 1 else graph.add("scale", gradient, factor=float(slope))
+
+
+def sum_to_input(graph, gradient, value):
+    """The gradient of an input that was repeated: the sum over the axes along which it was."""
+    return gradient if gradient.shape == value.shape else graph.add("sum_to", gradient, shape=value.shape)
 
 
 def clip_shapes(x, low, high):
@@ -360,14 +365,14 @@ OPS = (
     *binary("sub", lambda a, b: a - b, 1, -1, np.subtract),
     *binary("mul", lambda a, b: a * b, ("mul", "b"), ("mul", "a"), np.multiply),
     *binary("div", lambda a, b: a / b, ("div", "b"), lambda a, b: -a / (b * b), np.divide),
-    *binary("minimum", smaller, lambda a, b: 1 if a <= b else 0, lambda a, b: 0 if a <= b else 1, np.minimum),
     *binary("maximum", larger, lambda a, b: 1 if a >= b else 0, lambda a, b: 0 if a >= b else 1, np.maximum),
-    *unary("neg", lambda x: -x, lambda x: -1, np.negative),
+    *binary("minimum", smaller, ("maximum_grad_a", "b", "a"), ("maximum_grad_b", "b", "a"), np.minimum),
+    *unary("neg", lambda x: -x, -1, np.negative),
     *unary("abs", lambda x: abs(x), sign_at, np.abs),
     *unary("square", lambda x: x * x, lambda x: 2 * x, np.square),
     *unary("reciprocal", lambda x: 1 / x, lambda y: -y * y, np.reciprocal, "y"),
-    *unary("exp", lambda x: math.exp(x), lambda y: y, np.exp, "y", unary_samples(extremes=(-1e15, -80.0, 1e-15, 85.0))),
-    *unary("log", lambda x: math.log(x), lambda x: 1 / x, np.log, "x", unary_samples(np.abs, (1e-30, 1.0, 1e15))),
+    *unary("exp", lambda x: math.exp(x), ("mul", "y"), np.exp, samples=unary_samples(extremes=(-1e15, -80.0, 85.0))),
+    *unary("log", lambda x: math.log(x), ("div", "x"), np.log, samples=unary_samples(np.abs, (0.0, 1e-30, 1e15))),
     *unary("sqrt", lambda x: math.sqrt(x), lambda y: 0.5 / y, np.sqrt, "y", unary_samples(np.abs, (1e-30, 1.0, 1e15))),
     Op("power", lambda x, exponent: np.power(x, exponent), number_shapes, map_with_cpu, map_with_cuda, power_samples,
        arrange_power(0), _power_gradient, attributes={"exponent": 1.0}, inplace={0: 0}),
@@ -378,6 +383,6 @@ OPS = (
     Op("scale", scale_at, number_shapes, map_with_cpu, map_with_cuda, scale_samples, arrange_map(SCALE),
        _scale_gradient, attributes={"factor": 1.0, "offset": 0.0}, inplace={0: 0}),
     Op("identity", np.copy, lambda x: spec(x), map_cpu, map_cuda, _identity_samples,
-       lambda inputs, outputs, attributes, threads: flat(inputs, outputs, {"f": IDENTITY}, threads),
+       arrange_formula(IDENTITY),
        lambda graph, node, dy: (dy,), views={0: 0}),
 )

@@ -28,13 +28,13 @@ def scale_by_slope_with_cpu(dy, at, slope, p, q, dx, task, tasks):
 
 @njit(error_model="numpy", forceinline=True)
 def places(table, at):
-    """(x, y, column): where the value `at` of the output comes from in a and in b, and its place in its line."""
+    """(x, y, line, column): where the value `at` of the output comes from in a and in b, its line and place in it."""
     row = at // table[3]
     plane = row // table[2]
     i = plane // table[1]
     j, k, column = plane - i * table[1], row - plane * table[2], at - row * table[3]
-    return (max(0, i * table[4] + j * table[5] + k * table[6] + column * table[7]),
-            max(0, i * table[8] + j * table[9] + k * table[10] + column * table[11]), column)
+    return (i * table[4] + j * table[5] + k * table[6] + column * table[7],
+            i * table[8] + j * table[9] + k * table[10] + column * table[11], k, column)
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
@@ -43,9 +43,12 @@ def zip_cpu(a, b, f, *rest):
     table, out, task, tasks = rest[:-3], rest[-3], rest[-2], rest[-1]
     at, count = span(out.size, task, tasks)
     last = at + count
+    line, column, x, y = table[2], 0, 0, 0
     while at < last:
-        x, y, column = places(table, at)
-        first, n = max(0, at), min(table[3] - column, last - at)
+        if line == table[2]:                 # a new plane; within one the next line is one step further
+            x, y, line, column = places(table, at)
+        n = min(table[3] - column, last - at)
+        first, x, y = max(0, at), max(0, x), max(0, y)
         if table[7] == table[11]:
             for k in range(n):
                 out[first + k] = f(a[x + k], b[y + k])
@@ -57,7 +60,8 @@ def zip_cpu(a, b, f, *rest):
             number = a[x]
             for k in range(n):
                 out[first + k] = f(number, b[y + k])
-        at += n
+        at, line = at + n, line + 1
+        x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0
 
 
 @njit(error_model="numpy", pipeline_class=Disjoint)
@@ -66,9 +70,12 @@ def zip_slope_cpu(dz, a, b, slope, *rest):
     table, out, task, tasks = rest[:-3], rest[-3], rest[-2], rest[-1]
     at, count = span(out.size, task, tasks)
     last = at + count
+    line, column, x, y = table[2], 0, 0, 0
     while at < last:
-        x, y, column = places(table, at)
-        first, n = max(0, at), min(table[3] - column, last - at)
+        if line == table[2]:                 # a new plane; within one the next line is one step further
+            x, y, line, column = places(table, at)
+        n = min(table[3] - column, last - at)
+        first, x, y = max(0, at), max(0, x), max(0, y)
         if table[7] == table[11]:
             for k in range(n):
                 out[first + k] = dz[first + k] * slope(a[x + k], b[y + k])
@@ -80,4 +87,5 @@ def zip_slope_cpu(dz, a, b, slope, *rest):
             number = a[x]
             for k in range(n):
                 out[first + k] = dz[first + k] * slope(number, b[y + k])
-        at += n
+        at, line = at + n, line + 1
+        x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0

@@ -22,7 +22,7 @@ import math
 
 import numpy as np
 
-from engine.kernels.elementwise import larger, smaller
+from engine.kernels.elementwise import IDENTITY, larger, smaller
 from engine.kernels.formula import Formula
 from engine.kernels.op import Arrangement, Cost, Op, Spec, axis_of, demand, floats, share, spec
 from engine.kernels.reduce.cpu import (
@@ -38,7 +38,7 @@ from engine.kernels.reduce.cuda import argmax_cuda, extreme_grad_cuda, fold_cuda
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
-SAME, SQUARE = Formula(lambda x: x, "same"), Formula(lambda x: x * x, "square")
+SQUARE = Formula(lambda x: x * x, "square")
 PLUS, LARGER, SMALLER = Formula(lambda a, b: a + b, "plus"), Formula(larger), Formula(smaller)
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
@@ -158,13 +158,16 @@ def arrange_fold(f, g, start, axes):
         (k0, r0, k1, r1, columns), divisor = axes(inputs[0], attributes)
         if r0 * r1 == 0:
             r0, r1 = 1, 0
+        row_step = columns
+        if columns == r0 == 1 and r1 < 2 * LANES:        # short lines are reduced side by side, as columns
+            k1, columns, row_step = 1, k1, 1
         length = PIECE if columns == 1 else PIECE_ROWS
         pieces = r0 * max(1, -(-r1 // length))
         tasks, dtype = share(inputs[0].size, threads), inputs[0].dtype
-        parts = k0 * k1 * pieces * columns if pieces > 1 else 1
+        parts = Spec((k0 * k1 * pieces * columns if pieces > 1 else 1,), dtype)
         return Arrangement(((inputs[0].size,),), ((outputs[0].size,),),
-                           (k1, r0, r1, columns, f, g, start, float(divisor)),
-                           (Spec((parts,), dtype), Spec((tasks * LANES,), dtype)), (pieces, length), tasks)
+                           (k1, r0, r1, columns, row_step, f, g, start, float(divisor), length),
+                           (parts, Spec((tasks * LANES,), dtype)), (pieces,), tasks, (parts,))
     return arrange
 
 
@@ -186,8 +189,9 @@ def _over_all(x, attributes):
 def arrange_argmax(inputs, outputs, attributes, threads):
     outer, size, inner = three_axes(inputs[0], attributes["axis"])
     tasks = share(inputs[0].size, threads)
-    return Arrangement(((inputs[0].size,),), ((outer * inner,),), (size, inner, LARGER),
-                       (Spec((tasks * LANES,), inputs[0].dtype),), (SAME,), tasks)
+    columns, row_step = (outer, 1) if inner == 1 and size < 2 * LANES else (inner, inner)
+    return Arrangement(((inputs[0].size,),), ((outer * inner,),), (size, columns, row_step, LARGER),
+                       (Spec((tasks * LANES,), inputs[0].dtype),), (IDENTITY,), tasks)
 
 
 def arrange_extreme_grad(inputs, outputs, attributes, threads):
@@ -303,18 +307,19 @@ def one_term(x, axis, keepdims):
 
 
 OPS = (
-    reduction("sum", np.sum, reduce_shapes, SAME, PLUS, 0.0, _along(False), _samples(FULL + EMPTY), _sum_gradient,
+    reduction("sum", np.sum, reduce_shapes, IDENTITY, PLUS, 0.0, _along(False), _samples(FULL + EMPTY), _sum_gradient,
               ALONG),
-    reduction("mean", _mean_reference, reduce_shapes, SAME, PLUS, 0.0, _along(True), _samples(FULL + EMPTY),
+    reduction("mean", _mean_reference, reduce_shapes, IDENTITY, PLUS, 0.0, _along(True), _samples(FULL + EMPTY),
               _mean_gradient, ALONG),
-    reduction("max", np.max, extreme_shapes, SAME, LARGER, -math.inf, _along(False), _extreme_samples,
+    reduction("max", np.max, extreme_shapes, IDENTITY, LARGER, -math.inf, _along(False), _extreme_samples,
               _extreme_gradient, ALONG, one_term),
-    reduction("min", np.min, extreme_shapes, SAME, SMALLER, math.inf, _along(False), _extreme_samples,
+    reduction("min", np.min, extreme_shapes, IDENTITY, SMALLER, math.inf, _along(False), _extreme_samples,
               _extreme_gradient, ALONG, one_term),
     EXTREME_GRAD,
     Op("argmax", argmax_reference, argmax_shapes, argmax_cpu, argmax_cuda, _argmax_samples, arrange_argmax,
        cost=reduction_cost, attributes=ALONG),
-    reduction("sum_to", sum_to_reference, sum_to_shapes, SAME, PLUS, 0.0, _down_to, _sum_to_samples, _sum_to_gradient,
+    reduction("sum_to", sum_to_reference, sum_to_shapes, IDENTITY, PLUS, 0.0, _down_to, _sum_to_samples,
+              _sum_to_gradient,
               {"shape": ()}, lambda x, shape: x.size // max(1, math.prod(shape))),
     reduction("squared_norm", lambda x: np.sum(np.square(x)), squared_norm_shapes, SQUARE, PLUS, 0.0, _over_all,
               _squared_norm_samples, _squared_norm_gradient, {}, lambda x: x.size),

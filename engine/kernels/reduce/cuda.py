@@ -1,20 +1,25 @@
 """CUDA kernels of the reductions and their launchers. What threads found is joined in a tree: the order is fixed by the
 shapes. All arrays are flat."""
+from engine.kernels.elementwise import IDENTITY
 from engine.kernels.gpu import blocks, cuda, kernel, kernel_of
 
 
 @kernel_of
 def _fold_lines_cuda(f, g):
-    def fold_lines(x, k1, r0, r1, start, divisor, out):
-        """A block reduces the values (r0, r1) of one output: each thread every blockDim-th, then all in a tree."""
+    def fold_lines(x, k1, r0, r1, length, in_line, start, divisor, out):
+        """A block reduces one piece of `length` rows of one output: each thread every blockDim-th value, then all in a
+        tree."""
         held = cuda.shared.array(256, x.dtype)
-        i = cuda.blockIdx.x // k1
-        begin = (i * r0 * k1 + cuda.blockIdx.x - i * k1) * r1
+        pieces = r0 * in_line
+        group = cuda.blockIdx.x // pieces
+        piece = cuda.blockIdx.x - group * pieces
+        outer, i = piece // in_line, group // k1
+        first = (piece - outer * in_line) * length
+        begin = ((i * r0 + outer) * k1 + group - i * k1) * r1 + first
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
-        result = start
-        for outer in range(r0):
-            for k in range(thread, r1, threads):
-                result = g(result, f(x[begin + outer * k1 * r1 + k]))
+        result, rows = start, length if length < r1 - first else r1 - first
+        for k in range(begin + thread, begin + rows, threads):
+            result = g(result, f(x[k]))
         held[thread] = result
         cuda.syncthreads()
         while threads > 1:
@@ -30,20 +35,24 @@ def _fold_lines_cuda(f, g):
 
 @kernel_of
 def _fold_columns_cuda(f, g):
-    def fold_columns(x, k1, r0, r1, columns, start, divisor, out):
-        """A block of (columns, rows) threads reduces blockDim.x neighbouring columns; its rows are joined in a tree."""
+    def fold_columns(x, k1, r0, r1, columns, row_step, length, in_line, start, divisor, out):
+        """A block of (columns, rows) threads reduces one piece of 32 neighbouring columns; its rows are joined in a
+        tree."""
         held = cuda.shared.array((16, 32), x.dtype)
-        across = (columns + cuda.blockDim.x - 1) // cuda.blockDim.x
-        group = cuda.blockIdx.x // across
-        i = group // k1
+        across = (columns + 31) // 32
+        pieces = r0 * in_line
+        cell = cuda.blockIdx.x // across
+        group = cell // pieces
+        piece = cell - group * pieces
+        outer, i = piece // in_line, group // k1
+        first = (piece - outer * in_line) * length
         lane, thread, threads = cuda.threadIdx.x, cuda.threadIdx.y, cuda.blockDim.y
-        column = (cuda.blockIdx.x - group * across) * cuda.blockDim.x + lane
-        begin = (i * r0 * k1 + group - i * k1) * r1 * columns + column
-        result = start
+        column = (cuda.blockIdx.x - cell * across) * 32 + lane
+        begin = ((i * r0 + outer) * k1 + group - i * k1) * r1 * columns + column * (1 if row_step > 1 else r1)
+        result, last = start, first + length if first + length < r1 else r1
         if column < columns:
-            for outer in range(r0):
-                for row in range(thread, r1, threads):
-                    result = g(result, f(x[begin + (outer * k1 * r1 + row) * columns]))
+            for row in range(first + thread, last, threads):
+                result = g(result, f(x[begin + row * row_step]))
         held[thread, lane] = result
         cuda.syncthreads()
         while threads > 1:
@@ -53,22 +62,22 @@ def _fold_columns_cuda(f, g):
             cuda.syncthreads()
             threads = half
         if thread == 0 and column < columns:
-            out[group * columns + column] = held[0, lane] / divisor
+            out[cell * columns + column] = held[0, lane] / divisor
     return fold_columns
 
 
 @kernel
-def _argmax_cuda(x, size, inner, out):
+def _argmax_cuda(x, size, columns, row_step, out):
     """A block finds one output: each thread the best of its values, then the better of two, the earlier of equals."""
     held = cuda.shared.array(256, x.dtype)
     places = cuda.shared.array(256, out.dtype)
-    i = cuda.blockIdx.x // inner
-    begin = i * (size - 1) * inner + cuda.blockIdx.x
+    group = cuda.blockIdx.x // columns
+    begin = group * size * columns + (cuda.blockIdx.x - group * columns) * (1 if row_step > 1 else size)
     thread, threads = cuda.threadIdx.x, cuda.blockDim.x
     place = thread if thread < size else 0
-    best = x[begin + place * inner]
+    best = x[begin + place * row_step]
     for k in range(thread + threads, size, threads):
-        v = x[begin + k * inner]
+        v = x[begin + k * row_step]
         if v > best or (v != v and best == best):
             best = v
             place = k
@@ -109,18 +118,30 @@ def threads_for(size, most=256):
     return min(most, max(32, 1 << (max(1, size) - 1).bit_length()))
 
 
-def fold_cuda(x, k1, r0, r1, columns, f, g, start, divisor, out):
+def fold_cuda(x, k1, r0, r1, columns, row_step, f, g, start, divisor, length, out, parts):
+    """Pieces of `length` rows into parts, then the parts into out; at once into out where there is but one piece."""
     start, divisor = x.dtype.type(start), x.dtype.type(divisor)
-    groups = out.size // columns
-    if columns == 1:
-        _fold_lines_cuda(f, g, x.dtype)[groups, threads_for(r1)](x, k1, r0, r1, start, divisor, out)
+    pieces = r0 * max(1, -(-r1 // length))
+    if pieces == 1:
+        _fold(x, k1, r0, r1, columns, row_step, f, g, length, start, divisor, out)
     else:
-        grid, block = groups * blocks(columns, 32), (32, min(16, max(1, r1)))
-        _fold_columns_cuda(f, g, x.dtype)[grid, block](x, k1, r0, r1, columns, start, divisor, out)
+        _fold(x, k1, r0, r1, columns, row_step, f, g, length, start, x.dtype.type(1), parts)
+        _fold(parts, out.size // columns, 1, pieces, columns, columns, IDENTITY, g, pieces, start, divisor, out)
 
 
-def argmax_cuda(x, size, inner, larger, out):
-    _argmax_cuda[out.size, threads_for(size)](x, size, inner, out)
+def _fold(x, k1, r0, r1, columns, row_step, f, g, length, start, divisor, out):
+    rows, in_line = max(1, min(length, r1)), max(1, -(-r1 // length))
+    if columns == 1:
+        made, grid, block = _fold_lines_cuda(f, g, x.dtype), out.size, threads_for(rows)
+        made[grid, block](x, k1, r0, r1, length, in_line, start, divisor, out)
+    else:
+        made, block = _fold_columns_cuda(f, g, x.dtype), (32, min(16, rows))
+        grid = out.size // columns * blocks(columns, 32)
+        made[grid, block](x, k1, r0, r1, columns, row_step, length, in_line, start, divisor, out)
+
+
+def argmax_cuda(x, size, columns, row_step, larger, out):
+    _argmax_cuda[out.size, threads_for(size)](x, size, columns, row_step, out)
 
 
 def extreme_grad_cuda(dy, x, y, size, inner, dx):

@@ -24,6 +24,7 @@ import math
 
 import numpy as np
 
+from engine.errors import DtypeError
 from engine.kernels.elementwise import broadcast, sum_to_input
 from engine.kernels.op import FLOATS, Arrangement, Cost, Op, Spec, axis_of, demand, flat, floats, integers, share
 from engine.kernels.shape.cpu import concat_cpu, copy_cpu, fill_cpu, gather_cpu, move_cpu, one_hot_cpu, scatter_add_cpu
@@ -36,8 +37,17 @@ from engine.kernels.shape.cuda import (
     one_hot_cuda,
     scatter_add_cuda,
 )
-
-AXES = 5                                     # of a move, after neighbours have been joined
+from engine.kernels.shape.moves import (
+    arrange_move,
+    broadcast_moves,
+    cuts,
+    movable,
+    pad_moves,
+    permutation,
+    slice_grad_moves,
+    slice_moves,
+    transpose_moves,
+)
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
@@ -79,51 +89,6 @@ def one_hot_reference(labels, classes, dtype):
 # -------------------------------------------------------------------------------------------- shapes and arrangements
 
 
-def steps_of(shape):
-    """The step of each axis of a C-contiguous array."""
-    return [math.prod(shape[k + 1:]) for k in range(len(shape))]
-
-
-def joined(sizes, x_steps, y_steps):
-    """[size, step in x, step in y] of each axis, with neighbours that make one run joined.
-
-    A tile has two axes: where the last one jumps in x, the axis along which x is contiguous comes before it.
-    """
-    axes = []
-    for size, x, y in zip(sizes, x_steps, y_steps):
-        if size == 1:
-            continue
-        if axes and axes[-1][1] == x * size and axes[-1][2] == y * size:
-            axes[-1] = [axes[-1][0] * size, x, y]
-        else:
-            axes.append([size, x, y])
-    if axes and axes[-1][1] > 1:
-        inner = [a for a in axes[:-1] if a[1] == 1]
-        axes = [a for a in axes if a not in inner[:1]]
-        axes[-1:-1] = inner[:1]
-    return axes
-
-
-def movable(sizes, x_steps, y_steps):
-    """Refuses a move of more axes than the kernel has."""
-    number = len(joined(sizes, x_steps, y_steps))
-    demand(number <= AXES, f"at most {AXES} axes that cannot be joined with their neighbours", f"{number} of {sizes}",
-           "do it in two steps")
-
-
-def arrange_move(moves):
-    """Arrangement of `move_cpu`; moves(inputs, outputs, attributes) gives sizes, steps in x and y, first places."""
-    def arrange(inputs, outputs, attributes, threads):
-        sizes, x_steps, y_steps, x_at, y_at = moves(inputs[0], outputs[0], attributes)
-        axes = joined(sizes, x_steps, y_steps)
-        axes = [[1, 0, 0]] * (AXES - len(axes)) + axes
-        table = [int(axis[which]) for which in range(3) for axis in axes]
-        return Arrangement(((inputs[0].size,),), ((outputs[0].size,),),
-                           (float(attributes.get("value", 0.0)), *table, int(x_at), int(y_at)),
-                           tasks=share(outputs[0].size, threads))
-    return arrange
-
-
 def whole_shape(x, shape):
     """`shape` with the -1 in it worked out."""
     shape = tuple(int(s) for s in shape)
@@ -143,31 +108,10 @@ def flattened(x, axis):
     return math.prod(x.shape[:axis]), math.prod(x.shape[axis:])
 
 
-def permutation(x, axes):
-    """`axes` as non-negative numbers; without them the reverse order."""
-    if axes is None:
-        return tuple(range(len(x.shape)))[::-1]
-    demand(len(axes) == len(x.shape), f"one of {len(x.shape)} axes for each axis of the output", tuple(axes))
-    found = tuple(axis_of(a, len(x.shape)) for a in axes)
-    demand(len(set(found)) == len(found), "every axis once", tuple(axes))
-    return found
-
-
-def transpose_moves(x, y, attributes):
-    axes, steps = permutation(x, attributes["axes"]), steps_of(x.shape)
-    return y.shape, [steps[a] for a in axes], steps_of(y.shape), 0, 0
-
-
 def transpose_shapes(x, axes):
     y = Spec(tuple(x.shape[a] for a in permutation(x, axes)), x.dtype)
     movable(*transpose_moves(x, y, {"axes": axes})[:3])
     return y
-
-
-def broadcast_moves(x, y, attributes):
-    missing = len(y.shape) - len(x.shape)
-    steps = [0] * missing + [0 if s == 1 else step for s, step in zip(x.shape, steps_of(x.shape))]
-    return y.shape, steps, steps_of(y.shape), 0, 0
 
 
 def broadcast_shapes(x, shape):
@@ -176,29 +120,6 @@ def broadcast_shapes(x, shape):
            f"a shape to which {tuple(x.shape)} broadcasts (sizes, from the last, equal, or 1 in x)", y.shape)
     movable(*broadcast_moves(x, y, {})[:3])
     return y
-
-
-def cuts(shape, attributes):
-    """range of each axis that a slice takes."""
-    starts, stops = tuple(attributes["starts"]), tuple(attributes["stops"])
-    steps = tuple(attributes["steps"] or (1,) * len(starts))
-    demand(len(starts) == len(stops) == len(steps) <= len(shape),
-           f"starts, stops and steps of one length, at most {len(shape)}", f"{starts}, {stops}, {steps}")
-    demand(all(step >= 1 for step in steps), "steps of at least 1", steps)
-    missing = len(shape) - len(starts)
-    return [range(size)[slice(*cut)] for size, cut in
-            zip(shape, [*zip(starts, stops, steps), *[(None, None, 1)] * missing])]
-
-
-def slice_moves(x, y, attributes):
-    taken, steps = cuts(x.shape, attributes), steps_of(x.shape)
-    return ([len(r) for r in taken], [r.step * s for r, s in zip(taken, steps)], steps_of(y.shape),
-            sum(r.start * s for r, s in zip(taken, steps)), 0)
-
-
-def slice_grad_moves(dy, y, attributes):
-    sizes, y_steps, x_steps, y_at, x_at = slice_moves(y, dy, attributes)
-    return sizes, x_steps, y_steps, x_at, y_at
 
 
 def slice_shapes(x, **attributes):
@@ -212,11 +133,6 @@ def slice_grad_shapes(dy, shape, **attributes):
     taken = slice_shapes(y, **attributes)
     demand(taken.shape == dy.shape, f"dy of the shape of the slice, {taken.shape}", dy.shape)
     return y
-
-
-def pad_moves(x, y, attributes):
-    steps = steps_of(y.shape)
-    return x.shape, steps_of(x.shape), steps, 0, sum(b * s for b, s in zip(attributes["before"], steps))
 
 
 def pad_shapes(x, before, after, value):
@@ -234,7 +150,8 @@ def concat_shapes(*parts, axis):
     first = parts[0]
     axis = axis_of(axis, len(first.shape))
     for part in parts[1:]:
-        demand(part.dtype == first.dtype, "inputs of one dtype", f"{first.dtype}, {part.dtype}", "convert with .astype")
+        if part.dtype != first.dtype:
+            raise DtypeError(f"expected inputs of one dtype, got {first.dtype}, {part.dtype}; convert with .astype")
         demand(part.shape[:axis] == first.shape[:axis] and part.shape[axis + 1:] == first.shape[axis + 1:]
                and len(part.shape) == len(first.shape), f"shapes that agree but for axis {axis}",
                f"{first.shape} and {part.shape}")
@@ -281,7 +198,8 @@ def arrange_scatter_add(inputs, outputs, attributes, threads):
 def one_hot_shapes(labels, classes, dtype):
     integers(labels, "labels")
     demand(classes >= 1, "classes of at least 1", classes)
-    demand(np.dtype(dtype) in FLOATS, "dtype float32 or float64", dtype)
+    if np.dtype(dtype) not in FLOATS:
+        raise DtypeError(f"expected dtype float32 or float64, got {dtype}")
     return Spec((*labels.shape, classes), np.dtype(dtype))
 
 
