@@ -247,12 +247,14 @@ class _Threads:
         self.count = None
         self.forked = False
         self._runners = {}
-        self._one_at_a_time = contextlib.nullcontext()
+        self._current = None                 # the runner for `count` threads, until that or the process changes
+        self._one_at_a_time = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self):
         self.forked = "omp" in str(self.layer())
+        self._current = None
 
     def get(self):
         if self.forked or config.DISABLE_JIT:
@@ -264,7 +266,7 @@ class _Threads:
     def set(self, count):
         if not 1 <= count <= config.NUMBA_NUM_THREADS:
             raise ValueError(f"threads: expected 1 to {config.NUMBA_NUM_THREADS} (NUMBA_NUM_THREADS), got {count}")
-        self.count = count
+        self.count, self._current = count, None
 
     def layer(self):
         """The threading layer in use, or None before the first parallel call."""
@@ -308,9 +310,15 @@ class _Threads:
 
     def run(self, program, rounds=1):
         """Runs a program (int64 array, rows of entry, block, tasks) `rounds` times; releases the GIL meanwhile."""
-        runner, count = self.runner(), self.get()
-        if count > 1 and numba.get_num_threads() != count:
-            numba.set_num_threads(count)                 # numba's own setting, one for each Python thread
+        runner = self._current
+        if runner is None:
+            runner = self._current = self.runner()
+        if self.count == 1 or self.forked:
+            return runner(program, rounds)
+        if numba.get_num_threads() != self.count:
+            numba.set_num_threads(self.count)            # numba's own setting, one for each Python thread
+        if self._one_at_a_time is None:
+            return runner(program, rounds)
         with self._one_at_a_time:
             runner(program, rounds)
 

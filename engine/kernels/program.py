@@ -71,12 +71,12 @@ class Program:
                                          for s in specs]
 
     def run(self, rounds=1):
+        if self._table is not None:
+            return entries.threads.run(self._table, rounds)
         if self.target is targets.cpu and not config.DISABLE_JIT:
-            if self._table is None:
-                self._table = np.array([(entry.address, block.ctypes.data, call.arrangement.tasks)
-                                        for call in self.calls for entry, block in call.rows], np.int64).reshape(-1, 3)
-            entries.threads.run(self._table, rounds)
-            return
+            self._table = np.array([(entry.address, block.ctypes.data, call.arrangement.tasks)
+                                    for call in self.calls for entry, block in call.rows], np.int64).reshape(-1, 3)
+            return entries.threads.run(self._table, rounds)
         for _ in range(rounds):
             for call in self.calls:
                 for function in call.functions:

@@ -1,13 +1,36 @@
-"""`python -m tools.bench SUITE [--threads 1 2] [--only TEXT] [--json FILE]`"""
+"""`python -m tools.bench SUITE [--threads 1 2] [--only TEXT] [--json FILE]`
+
+Each number of threads is a process of its own that is bound to as many cores before any library starts: some peers
+have no other way to be limited.
+"""
 import argparse
 import importlib
 import json
+import os
 import pathlib
-
-from tools.bench.timing import machine
+import subprocess
+import sys
 
 SUITES = sorted(p.stem for p in pathlib.Path(__file__).parent.glob("*.py")
-                if p.stem not in ("__init__", "__main__", "timing"))
+                if p.stem not in ("__init__", "__main__", "timing", "peers"))
+
+
+def cores():
+    """The cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def measure(suites, count, only, file):
+    """Runs suites in this process, with `count` threads."""
+    from engine import __version__, threads
+    from tools.bench.timing import machine
+    threads.set(count)
+    print(machine(count), f"engine {__version__}", flush=True)
+    found = {f"{suite} {count}": importlib.import_module(f"tools.bench.{suite}").run(count, only) for suite in suites}
+    if file:
+        path = pathlib.Path(file)
+        held = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**held, **found}, indent=1))
 
 
 def main():
@@ -15,19 +38,25 @@ def main():
     parser.add_argument("suites", nargs="+", choices=SUITES)
     parser.add_argument("--threads", type=int, nargs="*", default=None, help="default: 1 and all")
     parser.add_argument("--only", help="only rows whose name has this text")
-    parser.add_argument("--json", help="file for the rows")
+    parser.add_argument("--json", help="file for the rows; rows of other suites in it are kept")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    import engine
-    from engine import threads
-    found = {}
-    for count in arguments.threads or sorted({1, threads.get()}):
-        threads.set(count)
-        print(machine(count), f"engine {engine.__version__}")
-        for suite in arguments.suites:
-            found[f"{suite} {count}"] = importlib.import_module(f"tools.bench.{suite}").run(count, arguments.only)
-    if arguments.json:
-        pathlib.Path(arguments.json).write_text(json.dumps(found, indent=1))
+    counts = arguments.threads or sorted({1, len(cores())})
+    if arguments.here:
+        return measure(arguments.suites, counts[0], arguments.only, arguments.json)
+    rest = [x for name in ("only", "json") if getattr(arguments, name) for x in (f"--{name}", getattr(arguments, name))]
+    for count in counts:
+        own = cores()[:count]
+        limited = {"OMP_NUM_THREADS": str(count), "NUMBA_NUM_THREADS": str(count), "OPENBLAS_NUM_THREADS": str(count)}
+        command = [sys.executable, "-m", "tools.bench", *arguments.suites, "--here", "--threads", str(count), *rest]
+        if hasattr(os, "sched_setaffinity"):
+            code = f"import os, sys; os.sched_setaffinity(0, {own}); os.execv(sys.argv[1], sys.argv[1:])"
+            command = [sys.executable, "-c", code, *command]
+        done = subprocess.run(command, env={**os.environ, **limited})
+        if done.returncode:
+            return done.returncode
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

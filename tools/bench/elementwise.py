@@ -4,7 +4,7 @@
 """
 import numpy as np
 
-from tools.bench.timing import geometric_mean, median, race, table
+from tools.bench.timing import geometric_mean, median, race, ratio, table
 
 SIZES = [10 ** 3, 10 ** 4, 10 ** 5, 10 ** 6, 10 ** 7]
 COLUMNS = 1000                               # of the ops along an axis
@@ -102,9 +102,9 @@ def run(threads, only=None):
     for size in SIZES + ([10 ** 8] if only == "large" else []):
         for name, ours, moved, theirs in cases(size, rng):
             if only in (None, "large") or only in name:
-                times = race({"ours": ours, "torch": theirs}, 7, 0.01)
-                mine, other = median(times["ours"]), median(times["torch"])
-                found.append({"op": name, "size": size, "threads": threads, "us": mine * 1e6, "ratio": other / mine,
+                times = race({"ours": ours, "torch": theirs}, 11, 0.006, threads)
+                mine = median(times["ours"])
+                found.append({"op": name, "size": size, "threads": threads, "us": mine * 1e6, "ratio": ratio(times["torch"], times["ours"]),
                               "gbs": moved / mine / 1e9, "of_triad": moved / mine / 1e9 / stream})
     table(f"elementwise and rows, {threads} threads, triad {stream:.1f} GB/s (ratio = torch / ours)",
           ["op", "values", "us", "ratio", "GB/s", "of triad"],

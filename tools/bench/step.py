@@ -1,17 +1,24 @@
-"""One training step of multi-layer perceptrons, with SGD and Adam, against PyTorch eager at its best setting.
+"""One training step of multi-layer perceptrons, with SGD and Adam, against PyTorch, JAX, scikit-learn and tinygrad.
 
 Ours runs an epoch as one call, as `fit` does; "train_step" is the same step called from Python with NumPy batches.
-PyTorch's time is the best of its optimiser variants (fused, foreach, for-loop). Both start from the same weights and
-see the same batches; the losses after the race are compared. Floor: the products' operations over the measured peak.
+All start from the same weights and see the same batches (`peers.py`). Floor: the products' operations over the
+measured peak. The asked-for ratio is that to PyTorch's best.
 """
 import numpy as np
 
-from tools.bench.timing import best_of, geometric_mean, median, race, table
+from tools.bench import peers
+from tools.bench.timing import best_of, geometric_mean, median, race, ratio, table
 
 NETWORKS = {"64-32-10": (64, 32, 10), "784-128-10": (784, 128, 10), "784-512-256-10": (784, 512, 256, 10),
             "8x1024": (1024,) * 9}
 BATCHES = (32, 128, 1024)
-STEPS = 16                                   # batches in the data set that both sides go through
+OPERATIONS = 4e9                             # an epoch is 2 to 16 batches of about so many operations together
+SLOW_PEERS = 5e8                             # operations of a step above which the peers that compile for long rest
+
+
+def operations(sizes, batch):
+    """Of the products of a step: forward, gradient by the weights and, behind the first layer, by the input."""
+    return sum(2 * batch * i * o * (3 if layer else 2) for layer, (i, o) in enumerate(zip(sizes, sizes[1:])))
 
 
 def make_ours(sizes, batch, optimizer, x, y):
@@ -20,84 +27,69 @@ def make_ours(sizes, batch, optimizer, x, y):
     engine.seed(0)
     model = engine.Sequential([*(engine.Dense(n, activation="relu") for n in sizes[1:-1]), engine.Dense(sizes[-1])])
     model.build(sizes[0])
-    model.compile(engine.optimizers.get(optimizer), "cross_entropy")
+    model.compile(engine.optimizers.get({"class": {"sgd": "SGD", "adam": "Adam"}[optimizer],
+                                         "learning_rate": peers.LEARNING_RATE[optimizer]}), "cross_entropy")
     epoch = model._epoch(*model._data(x, y, None, None, "bench"), batch, model.optimizer)
-    order, rates = np.arange(len(x)), np.full(STEPS, model.optimizer.learning_rate.at(0))
+    steps = len(x) // batch
+    order, rates = np.arange(len(x)), np.full(steps, model.optimizer.learning_rate.at(0))
 
     def run():
         epoch.start(order, rates)
-        epoch.plans[0].run(STEPS)
+        epoch.plans[0].run(steps)
     return run, lambda: model.train_step(x[:batch], y[:batch]), model
 
 
-def make_torch(model, batch, optimizer, x, y, variant):
-    """One epoch over the same batches in PyTorch eager, from the model's weights."""
-    import torch
-    layers = []
-    weights = model.get_weights()
-    for kernel, bias in zip(weights[::2], weights[1::2]):
-        linear = torch.nn.Linear(*kernel.shape)
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(kernel.T.copy()))
-            linear.bias.copy_(torch.from_numpy(bias))
-        layers += [linear, torch.nn.ReLU()]
-    net = torch.nn.Sequential(*layers[:-1])
-    settings = {"fused": {"fused": True}, "foreach": {"foreach": True}, "for-loop": {"foreach": False}}[variant]
-    make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
-    update = make(net.parameters(), lr={"sgd": 1e-2, "adam": 1e-3}[optimizer], **settings)
-    criterion = torch.nn.CrossEntropyLoss()
-    batches = [(torch.from_numpy(x[i:i + batch]), torch.from_numpy(y[i:i + batch])) for i in range(0, len(x), batch)]
-
-    def run():
-        for data, labels in batches:
-            update.zero_grad(set_to_none=True)
-            loss = criterion(net(data), labels)
-            loss.backward()
-            update.step()
-    return run
-
-
-def floor(sizes, batch, threads):
+def floor(sizes, batch):
     """Seconds that the products alone take at the peak of a large product."""
     from engine import target
     from engine.runtime.profile import peak
-    flops = sum(2 * batch * i * o * (3 if layer else 2) for layer, (i, o) in enumerate(zip(sizes, sizes[1:])))
-    return flops / peak(target.cpu, np.float32)
+    return operations(sizes, batch) / peak(target.cpu, np.float32)
+
+
+def one(title, sizes, batch, optimizer, threads, rest):
+    steps = int(max(2, min(16, OPERATIONS / operations(sizes, batch))))
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((batch * steps, sizes[0])).astype(np.float32)
+    y = rng.integers(0, sizes[-1], len(x))
+    ours, single, model = make_ours(sizes, batch, optimizer, x, y)
+    weights = model.get_weights()
+    if rest or operations(sizes, batch) > SLOW_PEERS:
+        sides = {name: peers.torch_eager(weights, batch, optimizer, x, y, settings)
+                 for name, settings in peers.TORCH.items()}
+        absent = {}
+    else:
+        sides, absent = peers.all_of(weights, batch, optimizer, x, y)
+    times = race({"ours": ours, **sides, "single": single}, threads=threads)
+    torch = best_of(times, [n for n in sides if n.startswith("torch")])
+    best = best_of(times, sides)
+    us = {n: median(t) / (1 if n == "single" else steps) * 1e6 for n, t in times.items()}
+    return {"row": title, "threads": threads, "us": us, "torch": torch, "best": best, "absent": absent,
+            "ratio": ratio(times[torch], times["ours"]), "best_ratio": ratio(times[best], times["ours"]),
+            "floor_us": floor(sizes, batch) * 1e6}
 
 
 def run(threads, only=None):
-    """Prints the table; returns the rows as dicts."""
+    """Prints the tables; returns the rows as dicts. `only`: a text in the row's name; "torch" leaves other peers out."""
     import torch
     torch.set_num_threads(threads)
-    rows, found = [], []
+    found = []
     for name, sizes in NETWORKS.items():
         for batch in BATCHES:
             for optimizer in ("sgd", "adam"):
                 title = f"{name} batch {batch} {optimizer}"
-                if only and only not in title:
-                    continue
-                row = one(title, sizes, batch, optimizer, threads)
-                found.append(row)
-                rows.append([title, f"{row['ours_us']:.1f}", f"{row['train_step_us']:.1f}", f"{row['torch_us']:.1f}",
-                             row["torch_variant"], f"{row['ratio']:.2f}", f"{row['floor_us']:.1f}",
-                             f"{row['ours_us'] / row['floor_us']:.2f}"])
-    table(f"training step, {threads} threads (us; ratio = torch / ours)",
-          ["network", "ours", "train_step", "torch", "setting", "ratio", "floor", "ours/floor"], rows)
-    print(f"geometric mean of the ratios: {geometric_mean(r['ratio'] for r in found):.2f}")
+                if only in (None, "torch") or only in title:
+                    found.append(one(title, sizes, batch, optimizer, threads, only == "torch"))
+    table(f"training step, {threads} threads (us; ratio = torch's best / ours)",
+          ["network", "ours", "train_step", "torch", "setting", "ratio", "floor", "ours/floor", "best peer", "ratio"],
+          [[r["row"], f"{r['us']['ours']:.1f}", f"{r['us']['single']:.1f}", f"{r['us'][r['torch']]:.1f}",
+            r["torch"].removeprefix("torch "), f"{r['ratio']:.2f}", f"{r['floor_us']:.1f}",
+            f"{r['us']['ours'] / r['floor_us']:.2f}", r["best"], f"{r['best_ratio']:.2f}"] for r in found])
+    names = list(dict.fromkeys(n for r in found for n in r["us"] if n not in ("ours", "single")))
+    table("every peer (us a step)", ["network", "ours", *names],
+          [[r["row"], f"{r['us']['ours']:.1f}", *(f"{r['us'][n]:.1f}" if n in r["us"] else "-" for n in names)]
+           for r in found])
+    for name, why in {n: w for r in found for n, w in r["absent"].items()}.items():
+        print(f"not measured: {name}: {why}")
+    print(f"geometric mean of the ratios: {geometric_mean(r['ratio'] for r in found):.2f} to torch's best, "
+          f"{geometric_mean(r['best_ratio'] for r in found):.2f} to the best peer")
     return found
-
-
-def one(title, sizes, batch, optimizer, threads):
-    rng = np.random.default_rng(1)
-    x = rng.standard_normal((batch * STEPS, sizes[0])).astype(np.float32)
-    y = rng.integers(0, sizes[-1], len(x))
-    ours, single, model = make_ours(sizes, batch, optimizer, x, y)
-    variants = ("fused", "foreach", "for-loop")
-    sides = {"ours": ours, **{v: make_torch(model, batch, optimizer, x, y, v) for v in variants}, "single": single}
-    times = race(sides)
-    best = best_of(times, variants)
-    per_step = {n: median(t) / (1 if n == "single" else STEPS) for n, t in times.items()}
-    return {"row": title, "threads": threads, "ours_us": per_step["ours"] * 1e6, "torch_us": per_step[best] * 1e6,
-            "train_step_us": per_step["single"] * 1e6, "torch_variant": best,
-            "ratio": per_step[best] / per_step["ours"],
-            "floor_us": floor(sizes, batch, threads) * 1e6}

@@ -5,37 +5,46 @@ import statistics
 import time
 
 PAUSE = 0.02                                 # seconds: another runtime's threads spin for a while after their work
+SLOW = 0.5                                   # seconds: a unit that long needs no warming and fewer turns
 
 
-def race(sides, rounds=9, seconds=0.02):
+def race(sides, rounds=9, seconds=0.02, threads=2):
     """Times callables in turn.
 
     sides    name -> callable that does one unit of work
-    rounds   turns of each side
+    rounds   turns of each side; five where one unit of some side takes more than SLOW seconds
     seconds  how long one turn of a side should last at least
-    returns  name -> sorted list of seconds for one unit, one for each turn
+    threads  how many the sides use; with one there is nobody whose spinning has to be waited for
+    returns  name -> seconds for one unit, turn by turn
     """
-    repeats = {}
+    repeats, slowest = {}, 0.0
     for name, work in sides.items():
         work()
         started = time.perf_counter()
         work()
         once = time.perf_counter() - started
-        repeats[name] = max(1, int(seconds / max(once, 1e-9)))
+        repeats[name], slowest = max(1, int(seconds / max(once, 1e-9))), max(slowest, once)
     times = {name: [] for name in sides}
-    for _ in range(rounds):
+    for _ in range(rounds if slowest < SLOW else min(rounds, 5)):
         for name, work in sides.items():
-            time.sleep(PAUSE)
-            work()                           # wakes this side's threads and warms its caches
+            time.sleep(PAUSE if threads > 1 else 0)
+            if slowest < SLOW:
+                work()                       # wakes this side's threads and warms its caches
             started = time.perf_counter()
             for _ in range(repeats[name]):
                 work()
             times[name].append((time.perf_counter() - started) / repeats[name])
-    return {name: sorted(taken) for name, taken in times.items()}
+    return times
 
 
 def median(times):
     return statistics.median(times)
+
+
+def ratio(theirs, ours):
+    """How many times as fast ours is: the median over the turns. A shared machine changes its speed by half from one
+    second to the next; the two times of a turn are neighbours, medians of all turns of a side are not."""
+    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
 def best_of(times, names):

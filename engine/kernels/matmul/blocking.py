@@ -2,7 +2,7 @@
 after `work`. Measured with 48 KB of L1 and 2 MB of L2 a core.
 
     kc      length of a k block
-    mc      rows of A that stay in L2 while B goes by
+    mc      rows of A that are multiplied with a strip of B while it stays in L2
     ns      strips of B in a group
     pack_a  1: A's panels are copied
     pack_b  0: B is read where it is, 1: transposed copies, 2: the first panel copies
@@ -14,12 +14,12 @@ import numpy as np
 
 from engine.kernels.matmul.tiles import BEFORE, ON_THE_WAY, WIDE
 from engine.kernels.op import Spec
-from engine.kernels.simd import ROWS, cache_bytes, lanes
+from engine.kernels.simd import ROWS, VECTOR_BYTES, cache_bytes, lanes
 
 # Multiply-adds that one thread does in about 10 us. Waking a second one takes 2 to 5 us on an idle machine, and
 # milliseconds on a busy one, where the thread has to wait for a core.
 SERIAL_BELOW = 500_000
-TILES, DOTS, TURNED = 0, 1, 2                # the ways of `matmul_kernel`
+TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
 DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM = 4, 96, 160          # rows of A
 
 
@@ -36,12 +36,14 @@ class Blocking(NamedTuple):
 def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False):
     """(tasks, Specs of the work arrays, numbers) for `matmul_kernel`."""
     way, lane = TILES, lanes(np.dtype(dtype))
-    if transpose_b and not transpose_a:
+    if n == 1 and not transpose_a:
+        way = COLUMN
+    elif transpose_b and not transpose_a:
         if m <= DOTS_UP_TO:
             way = DOTS
         elif m <= TURNED_UP_TO and m % lane == 0 and n >= 2 * m and k >= 64:
             way = TURNED                     # A and C have far fewer values to turn than B
-    elif transpose_a and not transpose_b and 1 < n < 2 * lane and m % lane == 0 and m >= 8 * lane:
+    elif transpose_a and not transpose_b and 1 < n < 2 * lane and m % lane == 0 and m >= 8 * lane and k >= 8:
         way = TURNED                         # C is narrow, C.T is not
     tasks, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way)
     return tasks, work, (int(accumulate), way, *blocking)
@@ -96,20 +98,29 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     # packed, both operands stream from L2; otherwise all of B's k block has to stay there
     kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, l2 // 4 // (max(n, 1) * size))))
     ns = min(ceil(strips, n_tasks), max(1, l2 // 2 // (kc * width * size)))
-    mc = near_equal(ceil(m, m_tasks), max(6 * ROWS, l2 // 2 // (kc * size) // ROWS * ROWS))
-    lda = (m if transpose_a else k) * size
-    pack_a = n >= 4 * width and m * k * size > 64 * 1024 and bool(transpose_a or (lda % 4096 == 0 and m >= PACKED_FROM))
-    return Blocking(kc, mc, ns, int(pack_a), pack_b, m_tasks)
+    # a strip of B in L2 meets many panels of A, even where those come from afar: one after the other, as they lie
+    mc = near_equal(ceil(m, m_tasks), max(42 * ROWS, l2 // 2 // (kc * size) // ROWS * ROWS))
+    return Blocking(kc, mc, ns, int(copies_a(m, n, k, transpose_a, size)), pack_b, m_tasks)
+
+
+def copies_a(m, n, k, transpose_a, size):
+    """Whether panels of A are copied: where the distance of its rows makes them fall on few cache sets, or where a
+    transposed A, read across its rows, has too many lines for the nearest cache; and C is wide enough to pay for it."""
+    if n < 4 * 2 * VECTOR_BYTES // size or m * k * size <= 64 * 1024:
+        return False
+    if transpose_a:
+        return k >= 128 or (m * size % 1024 == 0 and k * n >= 8192)
+    return k * size % 4096 == 0 and m >= PACKED_FROM
 
 
 def work_values(m, n, k, blocking, n_tasks, dtype):
-    """Values of work that one task needs: zeros to start from, strips of B, panels of A."""
+    """Values of work that one task needs: zeros to start from, strips of B (transposed by whole blocks, beyond their
+    end), panels of A."""
     lane = lanes(dtype)
-    kc = up(blocking.kc, lane)
     strips = (ceil(ceil(n, 2 * lane), n_tasks) + 1) * ceil(max(k, 1), blocking.kc) + blocking.ns
     panels = ceil(min(m, blocking.mc), ROWS) + 4            # the last rows make up to 4 low panels
-    return (WIDE * lane + (strips * kc * 2 * lane if blocking.pack_b else 0)
-            + (panels * up(ROWS, lane) * (kc + lane) if blocking.pack_a else 0))
+    return (WIDE * lane + ((strips * blocking.kc + lane) * 2 * lane if blocking.pack_b else 0)
+            + (panels * up(ROWS, lane) * (up(blocking.kc, lane) + lane) if blocking.pack_a else 0))
 
 
 def turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype):

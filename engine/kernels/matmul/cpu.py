@@ -4,6 +4,7 @@ Shape letters: A is (m, k), B is (k, n), C is (m, n) after the flags are applied
 whole products of a batch); `tiles.py` says how, `blocking.py` chooses the numbers that follow `work`.
 """
 from engine.kernels.matmul.blocking import (
+    COLUMN,
     DOTS,
     TURNED,
     plan_batched,
@@ -60,6 +61,9 @@ def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, 
     pa, pb, pc = pointer(a) + i * a_row, pointer(b) + j * b_col, pointer(c) + (i * n + j)
     if way == DOTS:
         rows_by_dots(rows, columns, k, pa, a_row, pb, b_col, pc, n, accumulate)
+        return
+    if way == COLUMN:                        # C.T = B.T A.T, and a column lies in memory like a row
+        rows_by_dots(1, rows, k, pointer(b), k, pa, a_row, pc, m, accumulate)
         return
     own = pointer(work) + work.shape[0] // tasks * task
     start = zeros(own, lanes)

@@ -17,6 +17,7 @@ from engine.kernels.simd import (
     HEIGHTS,
     ROWS,
     by_rows,
+    column_sum,
     lanes_of,
     next_panels,
     outer_fma,
@@ -34,8 +35,10 @@ from engine.kernels.simd import (
 BEFORE, ON_THE_WAY = 1, 2                    # how B is packed (0: not at all)
 WIDE = 8                                     # vectors of a tile of one row: as many chains as the adders can hide
 TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer rows waits for its own additions
+DOTS_SIDE_BY_SIDE = 1024                     # from here on rows of W come from afar, best one after the other
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
-SHORT = 20                                   # sums so short that the stores of C have to be announced
+OUTER = 2                                    # k steps of a product that is little more than writing C
+SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for instead (`is_short`)
 
 
 @part
@@ -50,51 +53,71 @@ def padded(n, step):
 
 
 @part
-def tiles(rows, vectors, strips, kc, cols, left, right, out, start, copy, copy_strip):
+def is_short(kc, strips):
+    """Whether tiles ask the memory for the part of C behind the next panel rather than for B: sums so short that C
+    comes and goes faster than a cache can follow by itself, and B lies in the nearest one."""
+    return kc <= SHORTEST or (kc <= SHORT and kc * strips <= NEAR)
+
+
+@part
+def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, copy, copy_strip):
     """A panel of `rows` rows of A times strips of B: c = start + a[:, :kc] @ b[:kc], one tile after the other.
     `cols`, if not None, is the number of columns in a narrow tile (a masked load takes a turn of the multiply-adds);
     `copy`, if not None, is where to pack B. What stands behind `is not None` of a None, Numba drops."""
     a, a_row, a_col = left                   # distances from row to row, along k
-    b, ldb, b_strip, ahead = right
+    b, ldb, b_strip = right
     c, ldc = out
+    ahead, ahead_row, ahead_strip = soon     # what each step asks the memory for
     before, before_row, before_col = start
     width = vectors * lanes_of(c)
     for s in range(strips):
         acc = tile_load(tile(rows, vectors, c), before, before_row, cols)
+        if kc > SHORT:
+            prefetch(acc, c + width, ldc, rows)
         for k in range(kc):
-            prefetch(acc, b + (k * ldb + ahead), 0, 1)
+            prefetch(acc, ahead + k * ahead_row, 0, 1)
             row = tile_load(tile(1, vectors, c), b + k * ldb, 0, cols)
             if copy is not None:
                 tile_store(row, copy + (s * copy_strip + k * width), 0)
             acc = outer_fma(acc, a + k * a_col, a_row, row)
         tile_store(acc, c, ldc, cols)
-        b, c, before = b + b_strip, c + width, before + width * before_col
+        b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
 
 
 @part
-def full_strips(rows, strips, kc, left, right, out, start, packed, packed_strip):
+def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed_strip):
     """A block of A times full strips of B. With `packed_strip` > 0 the first panel packs B on its way, for the others;
     a single row reads strips of WIDE vectors."""
     a, a_row, a_col, a_panel = left
-    b, ldb, b_strip, ahead = right
+    b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
-    width, wide, i = 2 * lanes_of(c), WIDE * lanes_of(c), 0
+    width, i, short = 2 * lanes_of(c), 0, is_short(kc, strips)
+    outer = kc <= OUTER and strips >= 4 * WIDE // 2      # hardly more than stores: whole rows, as the memory likes them
+    if short:
+        announce(least(ROWS, rows), strips * width, c, ldc)
     while i < rows:
         height, panels = next_panels(rows - i)
+        if outer:
+            height, panels = 1, rows
         for _ in range(panels):
-            at, of = (a, a_row, a_col), (b, ldb, b_strip, ahead)
-            to, since = (c + i * ldc, ldc), (before + i * before_row, before_row, before_col)
-            if kc < SHORT:
-                announce(height, strips * width, c + i * ldc, ldc)
+            at, of, to, done = (a, a_row, a_col), (b, ldb, b_strip), (c + i * ldc, ldc), 0
+            since, soon = (before + i * before_row, before_row, before_col), (b + ahead, ldb, b_strip)
+            if short:
+                soon = c + (i + height) * ldc, ldc, width
             if i == 0 and packed_strip > 0:
-                by_rows(tiles, height, ROWS, ROWS, (2, strips, kc, None, at, of, to, since, packed, packed_strip))
+                by_rows(tiles, height, ROWS, ROWS, (2, strips, kc, None, at, of, to, since, soon, packed, packed_strip))
                 b, ldb, b_strip, ahead = packed, width, packed_strip, PACKED_AHEAD * width
-            elif height == 1 and b_strip == width and strips * width % wide == 0:
-                of = (b, ldb, wide, ahead)
-                by_rows(tiles, height, 1, 1, (WIDE, strips * width // wide, kc, None, at, of, to, since, None, 0))
-            else:
-                by_rows(tiles, height, 1, ROWS, (2, strips, kc, None, at, of, to, since, None, 0))
+                done = strips
+            elif height == 1 and b_strip == width:
+                wide = strips * 2 // WIDE
+                far = (b, ldb, WIDE // 2 * width), (b + ahead, ldb, WIDE // 2 * width)
+                by_rows(tiles, height, 1, 1, (WIDE, wide, kc, None, at, far[0], to, since, far[1], None, 0))
+                done = wide * (WIDE // 2)
+            if done < strips:
+                of, soon = (b + done * b_strip, ldb, b_strip), (soon[0] + done * soon[2], soon[1], soon[2])
+                to, since = (to[0] + done * width, ldc), (since[0] + done * width * before_col, before_row, before_col)
+                by_rows(tiles, height, 1, ROWS, (2, strips - done, kc, None, at, of, to, since, soon, None, 0))
             a += a_panel if a_panel > 0 else height * a_row
             i += height
 
@@ -105,18 +128,18 @@ def narrow_strip(rows, cols, kc, left, right, out, start):
     a, a_row, a_col, a_panel = left
     c, ldc = out
     before, before_row, before_col = start
-    i = 0
+    soon, i = (right[0] + AHEAD * right[1], right[1], 0), 0
     while i < rows:
         height, panels = next_panels(rows - i)
         for _ in range(panels):
             if height >= TALL:
                 by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, (a, a_row, a_col), right, (c + i * ldc, ldc),
-                                                    (before + i * before_row, before_row, before_col), None, 0))
+                                                    (before + i * before_row, before_row, before_col), soon, None, 0))
             else:
                 for r in range(height):
                     at, to = (a + r * a_row, a_row, a_col), (c + (i + r) * ldc, ldc)
                     since = before + (i + r) * before_row, before_row, before_col
-                    by_rows(tiles, 1, 1, 1, (1, 1, kc, cols, at, right, to, since, None, 0))
+                    by_rows(tiles, 1, 1, 1, (1, 1, kc, cols, at, right, to, since, soon, None, 0))
             a += a_panel if a_panel > 0 else height * a_row
             i += height
 
@@ -151,10 +174,10 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
     width = 2 * lanes
     full, k_blocks = n // width, ((k if k > 0 else 1) + kc - 1) // kc
     strips = full + (n % width > 0)
-    b_size = padded(kc, lanes) * width
+    b_size = kc * width                      # strips without a gap, which would spread them over few cache sets
     a_size = padded(ROWS, lanes) * (padded(kc, lanes) + lanes) if pack_a else 0
     keep = m > mc                            # B's packed strips are used again
-    packed_a = work + (k_blocks * strips if keep else ns) * b_size * (pack_b > 0)
+    packed_a = work + ((k_blocks * strips if keep else ns) * b_size + lanes * width) * (pack_b > 0)
     for i in range(0, m, mc):
         rows = least(mc, m - i)
         for q in range(k_blocks):
@@ -172,21 +195,21 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
             for s in range(0, full, ns):
                 j, count = s * width, least(ns, full - s)
                 packed, packed_strip = work + (q * strips + s if keep else 0) * b_size, 0
-                of = (b + (p * b_row + j), b_row, width, AHEAD * b_row)
+                of, ahead = (b + (p * b_row + j), b_row, width), AHEAD * b_row
                 if pack_b == ON_THE_WAY and i == 0:
                     packed_strip = b_size
                 elif pack_b:
-                    of = (packed, width, b_size, PACKED_AHEAD * width)
+                    of, ahead = (packed, width, b_size), PACKED_AHEAD * width
                     if i == 0:
                         pack_transposed(count, steps, b + (p * b_row + j * b_col), b_col, packed, b_size)
                 full_strips(rows, count, steps, at, of, (c + (i * ldc + j), ldc),
-                            (before + j * before_col, before_row, before_col), packed, packed_strip)
+                            (before + j * before_col, before_row, before_col), ahead, packed, packed_strip)
                 if last:
                     finish(rows, count * width, c + (i * ldc + j), y + (i * ldc + j), ldc, f, slope)
             for j in range(full * width, n, lanes):
-                cols, of = least(lanes, n - j), (b + (p * b_row + j), b_row, 0, AHEAD * b_row)
+                cols, of = least(lanes, n - j), (b + (p * b_row + j), b_row, 0)
                 if pack_b == BEFORE:
-                    of = (work + ((q * strips + full if keep else 0) * b_size + j - full * width), width, 0, 0)
+                    of = (work + ((q * strips + full if keep else 0) * b_size + j - full * width), width, 0)
                     if i == 0:
                         copy_transposed(steps, cols, b + (p * b_row + j * b_col), b_col, of[0], width)
                 narrow_strip(rows, cols, steps, at, of, (c + (i * ldc + j), ldc),
@@ -282,19 +305,43 @@ def turned(m, n, k, left, right, out, start, f, slope, zeros, work, kc, mc, ns, 
 
 
 @part
+def dots(k, x, w, ldw, c, add):
+    """c[:lanes] = w[:lanes, :k] @ x[:k], or c += that: partial sums of all rows side by side, added by one transpose."""
+    acc = square_tile(c)
+    whole = k - k % lanes_of(c)
+    for p in range(0, whole, lanes_of(c)):
+        acc = tile_fma(acc, tile_load(acc, w + p, ldw), tile_load(acc, x + p, 0))
+    if whole < k:
+        acc = tile_fma(acc, tile_load(acc, w + whole, ldw, k - whole), tile_load(acc, x + whole, 0, k - whole))
+    found = column_sum(transpose(acc))
+    if add:
+        found = found + tile_load(found, c, 0)
+    tile_store(found, c, 0)
+
+
+@part
+def dot(k, x, y, c, add):
+    """c[0] = x[:k] . y[:k], or c[0] += that: WIDE vectors of partial sums."""
+    whole = k - k % (WIDE * lanes_of(c))
+    acc = tile(1, WIDE, c)
+    for p in range(0, whole, WIDE * lanes_of(c)):
+        acc = tile_fma(acc, tile_load(acc, y + p, 0), tile_load(acc, x + p, 0))
+    if whole < k:
+        acc = tile_fma(acc, tile_load(acc, y + whole, 0, k - whole), tile_load(acc, x + whole, 0, k - whole))
+    acc = row_sum(acc)
+    if add:
+        acc = acc + tile_load(acc, c, 0, 1)
+    tile_store(acc, c, 0, 1)
+
+
+@part
 def rows_by_dots(m, n, k, a, a_row, w, ldw, c, ldc, add):
     """c[:m, :n] = a[:m, :k] @ w[:n, :k].T, or c += that, for few rows of A, where transposing W would take longer than
-    the product: scalar products of WIDE vectors of partial sums."""
-    whole = k - k % (WIDE * lanes_of(c))
+    the product."""
+    lanes = lanes_of(c)
+    blocks = n - n % lanes if k < DOTS_SIDE_BY_SIDE else 0
     for i in range(m):
-        for j in range(n):
-            x, y, to = a + i * a_row, w + j * ldw, c + (i * ldc + j)
-            acc = tile(1, WIDE, c)
-            for p in range(0, whole, WIDE * lanes_of(c)):
-                acc = tile_fma(acc, tile_load(acc, y + p, 0), tile_load(acc, x + p, 0))
-            if whole < k:
-                acc = tile_fma(acc, tile_load(acc, y + whole, 0, k - whole), tile_load(acc, x + whole, 0, k - whole))
-            acc = row_sum(acc)
-            if add:
-                acc = acc + tile_load(acc, to, 0, 1)
-            tile_store(acc, to, 0, 1)
+        for j in range(0, blocks, lanes):
+            dots(k, a + i * a_row, w + j * ldw, ldw, c + (i * ldc + j), add)
+        for j in range(blocks, n):
+            dot(k, a + i * a_row, w + j * ldw, c + (i * ldc + j), add)
