@@ -247,7 +247,7 @@ class _Threads:
         self.count = None
         self.forked = False
         self._runners = {}
-        self._current = None                 # the runner for `count` threads, until that or the process changes
+        self._current = None                 # the runners for `count` threads, until that or the process changes
         self._one_at_a_time = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
@@ -275,8 +275,9 @@ class _Threads:
         except ValueError:
             return None
 
-    def runner(self):
-        kind = "serial" if self.get() == 1 else "parallel"
+    def runner(self, kind="parallel"):
+        if self.get() == 1:
+            kind = "serial"
         if kind not in self._runners:
             with _lock:
                 if kind not in self._runners:
@@ -308,13 +309,14 @@ class _Threads:
                    "100 us; `pip install tbb` gives a faster one")
             self._one_at_a_time = threading.Lock()
 
-    def run(self, program, rounds=1):
-        """Runs a program (int64 array, rows of entry, block, tasks) `rounds` times; releases the GIL meanwhile."""
-        runner = self._current
-        if runner is None:
-            runner = self._current = self.runner()
-        if self.count == 1 or self.forked:
-            return runner(program, rounds)
+    def run(self, program, rounds=1, alone=False):
+        """Runs a program (int64 array, rows of entry, block, tasks) `rounds` times; releases the GIL meanwhile.
+        `alone`: none of its calls has more than one task."""
+        if self._current is None:
+            self._current = self.runner(), self.runner("serial")
+        runner, serial = self._current
+        if alone or self.count == 1 or self.forked:
+            return serial(program, rounds)
         if numba.get_num_threads() != self.count:
             numba.set_num_threads(self.count)            # numba's own setting, one for each Python thread
         if self._one_at_a_time is None:

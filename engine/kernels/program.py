@@ -39,6 +39,7 @@ class Program:
         self.target = target
         self.calls = []
         self._table = None
+        self._alone = True                   # no call has more than one task
 
     def add(self, op, inputs, outputs, attributes, work=None):
         """`work(specs)` gives scratch arrays; without it they are allocated here."""
@@ -72,11 +73,12 @@ class Program:
 
     def run(self, rounds=1):
         if self._table is not None:
-            return entries.threads.run(self._table, rounds)
+            return entries.threads.run(self._table, rounds, self._alone)
         if self.target is targets.cpu and not config.DISABLE_JIT:
             self._table = np.array([(entry.address, block.ctypes.data, call.arrangement.tasks)
                                     for call in self.calls for entry, block in call.rows], np.int64).reshape(-1, 3)
-            return entries.threads.run(self._table, rounds)
+            self._alone = self._table[:, 2].max(initial=1) == 1
+            return entries.threads.run(self._table, rounds, self._alone)
         for _ in range(rounds):
             for call in self.calls:
                 for function in call.functions:

@@ -47,7 +47,11 @@ def main():
     rest = [x for name in ("only", "json") if getattr(arguments, name) for x in (f"--{name}", getattr(arguments, name))]
     for count in counts:
         own = cores()[:count]
-        limited = {"OMP_NUM_THREADS": str(count), "NUMBA_NUM_THREADS": str(count), "OPENBLAS_NUM_THREADS": str(count)}
+        # Idle threads of OpenBLAS and of each OpenMP runtime (PyTorch brings one, Numba uses the system's) spin for 20
+        # to 100 ms before they sleep, on the cores that the next side needs. Here it is 2 ms for all, longer than any
+        # pause between two calls of one side; and each OpenMP thread has its core, or some wait for another's spinning.
+        limited = {"OMP_NUM_THREADS": str(count), "NUMBA_NUM_THREADS": str(count), "OPENBLAS_NUM_THREADS": str(count),
+                   "OPENBLAS_THREAD_TIMEOUT": "22", "GOMP_SPINCOUNT": "30000", "OMP_PROC_BIND": "true"}
         command = [sys.executable, "-m", "tools.bench", *arguments.suites, "--here", "--threads", str(count), *rest]
         if hasattr(os, "sched_setaffinity"):
             code = f"import os, sys; os.sched_setaffinity(0, {own}); os.execv(sys.argv[1], sys.argv[1:])"

@@ -104,7 +104,8 @@ def run(threads, only=None):
             if only in (None, "large") or only in name:
                 times = race({"ours": ours, "torch": theirs}, 11, 0.006, threads)
                 mine = median(times["ours"])
-                found.append({"op": name, "size": size, "threads": threads, "us": mine * 1e6, "ratio": ratio(times["torch"], times["ours"]),
+                found.append({"op": name, "size": size, "threads": threads, "us": mine * 1e6,
+                              "ratio": ratio(times["torch"], times["ours"]),
                               "gbs": moved / mine / 1e9, "of_triad": moved / mine / 1e9 / stream})
     table(f"elementwise and rows, {threads} threads, triad {stream:.1f} GB/s (ratio = torch / ours)",
           ["op", "values", "us", "ratio", "GB/s", "of triad"],

@@ -48,7 +48,8 @@ def aligned(shape, dtype):
 
 def one(m, k, n, ta, tb, dtype, threads):
     import torch
-    a, b, c, d = (aligned(shape, dtype) for shape in ((k, m) if ta else (m, k), (n, k) if tb else (k, n), (m, n), (m, n)))
+    a, b = aligned((k, m) if ta else (m, k), dtype), aligned((n, k) if tb else (k, n), dtype)
+    c, d = aligned((m, n), dtype), aligned((m, n), dtype)
     rng = np.random.default_rng(0)
     a[...], b[...] = rng.standard_normal(a.shape), rng.standard_normal(b.shape)
     ta_, tb_ = torch.from_numpy(a), torch.from_numpy(b)

@@ -69,7 +69,7 @@ def one(title, sizes, batch, optimizer, threads, rest):
 
 
 def run(threads, only=None):
-    """Prints the tables; returns the rows as dicts. `only`: a text in the row's name; "torch" leaves other peers out."""
+    """Prints the tables; returns the rows. `only`: a text in the row's name; "torch" leaves the other peers out."""
     import torch
     torch.set_num_threads(threads)
     found = []

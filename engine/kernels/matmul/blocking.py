@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.kernels.matmul.tiles import BEFORE, ON_THE_WAY, WIDE
+from engine.kernels.matmul.tiles import BEFORE, ON_THE_WAY, SHORT, WIDE
 from engine.kernels.op import Spec
 from engine.kernels.simd import ROWS, VECTOR_BYTES, cache_bytes, lanes
 
-# Multiply-adds that one thread does in about 10 us. Waking a second one takes 2 to 5 us on an idle machine, and
+# Multiply-adds, or three times the values of all arrays, that one thread does in about 10 us. Waking a second one takes 2 to 5 us on an idle machine, and
 # milliseconds on a busy one, where the thread has to wait for a core.
 SERIAL_BELOW = 500_000
 TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
@@ -61,14 +61,14 @@ def plan_slope(m, n, k, transpose_a, transpose_b, dtype, threads):
 
 def plan_batched(count, m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False):
     """(tasks, Specs of the work arrays, numbers) for `batched_kernel`: tasks share the products."""
-    tasks = 1 if count * m * n * k < SERIAL_BELOW else max(1, min(count, threads))
+    tasks = 1 if count * (m * n * k + 3 * (m * n + m * k + n * k)) < SERIAL_BELOW else max(1, min(count, threads))
     _, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, 1)
     return tasks, (Spec((tasks * work[0].size,), work[0].dtype),), (int(accumulate), *blocking[:-1])
 
 
 def _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way=TILES):
     dtype = np.dtype(dtype)
-    tasks = 1 if m * n * k < SERIAL_BELOW else threads
+    tasks = 1 if m * n * k + 3 * (m * n + m * k + n * k) < SERIAL_BELOW else threads
     if way == TURNED:                        # the longer side of C is shared; computed is (n, k) (k, m)
         m_tasks, n_tasks = 1, least(tasks, ceil(n, 2 * lanes(dtype)))
         if transpose_a:
@@ -91,7 +91,10 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
         pack_b = BEFORE
     elif m >= PACKED_FROM and k * n * size > l2 // 4:
         pack_b = ON_THE_WAY
-    n_tasks = tasks if strips >= tasks and (pack_b or m < 4 * ROWS) else 1
+    # Tasks that share the rows would copy all of B each; tasks that share the columns write to the same rows, which
+    # costs more where there is little else to do than to write.
+    columns = m < 4 * ROWS or (pack_b and (k > SHORT or m < 2 * ROWS * tasks))
+    n_tasks = tasks if strips >= tasks and columns else 1
     m_tasks = tasks // n_tasks if m >= 2 * tasks else 1
     if pack_b == ON_THE_WAY and m < 4 * ROWS * m_tasks:
         pack_b = 0                           # every task needs a first panel of ROWS rows

@@ -37,6 +37,7 @@ WIDE = 8                                     # vectors of a tile of one row: as 
 TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer rows waits for its own additions
 DOTS_SIDE_BY_SIDE = 1024                     # from here on rows of W come from afar, best one after the other
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
+SAME_SETS = 256                              # a row of C of a multiple of so many values: its panels meet in a cache
 OUTER = 2                                    # k steps of a product that is little more than writing C
 SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for instead (`is_short`)
 
@@ -96,6 +97,8 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed
     outer = kc <= OUTER and strips >= 4 * WIDE // 2      # hardly more than stores: whole rows, as the memory likes them
     if short:
         announce(least(ROWS, rows), strips * width, c, ldc)
+    # of C, the next panel; where that falls on the same cache sets as this one, two tiles further
+    coming = 2 * width if ldc % SAME_SETS == 0 else ROWS * ldc
     while i < rows:
         height, panels = next_panels(rows - i)
         if outer:
@@ -104,7 +107,7 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed
             at, of, to, done = (a, a_row, a_col), (b, ldb, b_strip), (c + i * ldc, ldc), 0
             since, soon = (before + i * before_row, before_row, before_col), (b + ahead, ldb, b_strip)
             if short:
-                soon = c + (i + height) * ldc, ldc, width
+                soon = c + (i * ldc + coming), ldc, width
             if i == 0 and packed_strip > 0:
                 by_rows(tiles, height, ROWS, ROWS, (2, strips, kc, None, at, of, to, since, soon, packed, packed_strip))
                 b, ldb, b_strip, ahead = packed, width, packed_strip, PACKED_AHEAD * width
@@ -306,7 +309,7 @@ def turned(m, n, k, left, right, out, start, f, slope, zeros, work, kc, mc, ns, 
 
 @part
 def dots(k, x, w, ldw, c, add):
-    """c[:lanes] = w[:lanes, :k] @ x[:k], or c += that: partial sums of all rows side by side, added by one transpose."""
+    """c[:lanes] = w[:lanes, :k] @ x[:k], or c += that: partial sums of all rows at once, added by one transpose."""
     acc = square_tile(c)
     whole = k - k % lanes_of(c)
     for p in range(0, whole, lanes_of(c)):
