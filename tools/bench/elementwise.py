@@ -73,20 +73,21 @@ def _adam(x, rng):
 
 def triad(size):
     """STREAM triad a = b + s c with non-cached arrays: GB/s (three arrays counted, as STREAM does)."""
+    import time
+
     import numba
-    a, b, c = (np.ones(size, np.float32) for _ in range(3))
-    x = np.float32(3)
 
     @numba.njit(parallel=True, fastmath=True)
-    def run():
+    def run(a, b, c, x):
         for i in numba.prange(a.size):
             a[i] = b[i] + x * c[i]
-    import time
+
+    a, b, c = (np.ones(size, np.float32) for _ in range(3))
     best = 0.0
-    run()
+    run(a, b, c, np.float32(3))
     for _ in range(10):
         started = time.perf_counter()
-        run()
+        run(a, b, c, np.float32(3))
         best = max(best, 3 * a.nbytes / (time.perf_counter() - started) / 1e9)
     return best
 
