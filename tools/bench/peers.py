@@ -128,7 +128,7 @@ def sklearn_epoch(weights, batch, optimizer, x, y):
 
 def tinygrad_step(weights, batch, optimizer, x, y):
     """tinygrad on the CPU, the step captured by TinyJit."""
-    from tinygrad import Tensor, TinyJit, nn
+    from tinygrad import Context, Tensor, TinyJit, nn
     parameters = [Tensor(w).contiguous().realize() for w in weights]
     for p in parameters:
         p.requires_grad = True
@@ -137,7 +137,7 @@ def tinygrad_step(weights, batch, optimizer, x, y):
 
     @TinyJit
     def step(data, labels):
-        with Tensor.train():
+        with Context(TRAINING=1):
             for kernel, bias in zip(parameters[:-2:2], parameters[1:-2:2]):
                 data = (data @ kernel + bias).relu()
             loss = (data @ parameters[-2] + parameters[-1]).sparse_categorical_crossentropy(labels)
