@@ -3,11 +3,14 @@
 The three names replaced here are private to numba.cuda (the built-in one and numba-cuda agree on them). They are
 replaced only while a kernel is captured, under a lock, and put back whatever happens.
 """
+import functools
 import re
 import threading
 import types as python_types
+import warnings
 
 from numba import types
+from numba.core.errors import NumbaDebugInfoWarning
 
 from engine import target
 from engine.errors import EmulationError
@@ -40,11 +43,32 @@ def _stand_in(nvvm):
     return StandIn
 
 
+@functools.cache
+def _mend_max_and_min():
+    """numba's built-in CUDA target (0.68) cannot compile max(a, b): its overload takes any number of arguments, which
+    that target does not unpack. An overload of the target's own goes before it; numba-cuda needs none."""
+    from numba.extending import overload
+    if "numba_cuda" in target.cuda.module.__file__:
+        return
+
+    def numbers(*kinds):
+        return all(isinstance(kind, (types.Number, types.Boolean)) for kind in kinds)
+
+    @overload(max, target="cuda")
+    def larger(a, b):
+        return (lambda a, b: b if b > a else a) if numbers(a, b) else None
+
+    @overload(min, target="cuda")
+    def smaller(a, b):
+        return (lambda a, b: b if b < a else a) if numbers(a, b) else None
+
+
 def capture(function, arguments, options, with_lines):
     """The IR texts of a kernel for Numba types `arguments`; `with_lines` adds source lines to it.
 
     Errors: `EmulationError` when Numba cannot compile the kernel for these types; the text is Numba's own.
     """
+    _mend_max_and_min()
     codegen, nvvm, dispatcher = _parts()
     taken = []
 
@@ -61,8 +85,10 @@ def capture(function, arguments, options, with_lines):
         for module, name, value in patches:
             setattr(module, name, value)
         try:
-            target.cuda.module.compile_ptx(function, types.void(*arguments), cc=CAPABILITY, lineinfo=with_lines,
-                                           **options)
+            with warnings.catch_warnings():      # formulas have no source file: their lines are not needed
+                warnings.simplefilter("ignore", NumbaDebugInfoWarning)
+                target.cuda.module.compile_ptx(function, types.void(*arguments), cc=CAPABILITY, lineinfo=with_lines,
+                                               **options)
         except _Captured:
             pass
         except Exception as error:               # Numba's front end raises more than its own errors
@@ -77,7 +103,5 @@ def capture(function, arguments, options, with_lines):
 def _refused(function, arguments, error):
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("Failed in", "-", "During: resolving callee"))]
-    if isinstance(error, TypeError) and "Signature mismatch" in str(error):
-        kept.append("(numba's built-in CUDA target has this fault with max(a, b) and min(a, b): write a if a > b else b)")
     return (f"kernel {function.__name__}: Numba cannot compile it for the arguments ({', '.join(map(str, arguments))}); "
             f"expected types that every operation in it takes. Numba says: {' | '.join(kept[:6])}")
