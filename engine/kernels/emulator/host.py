@@ -143,14 +143,15 @@ def _local_name(name, names):
 
 
 def _line_finder(text):
-    """The source line of an instruction: the kernel's own, where a device function was inlined into it."""
+    """The source line of an instruction: the kernel's own, where a device function was inlined into it. The outermost
+    place is Numba's wrapper, which has the line of the decorator for everything."""
     lines = dict(re.findall(r"^(!\d+) = (?:distinct )?!DILocation\(line: (\d+)", text, flags=re.M))
     above = dict(re.findall(r"^(!\d+) = (?:distinct )?!DILocation\(.*inlinedAt: (!\d+)", text, flags=re.M))
 
     def line_of(instruction):
         found = re.search(r"!dbg (!\d+)", instruction)
         place = found and found.group(1)
-        while place in above and int(lines.get(above[place], 0)):
+        while place in above and above[place] in above and int(lines.get(above[place], 0)):
             place = above[place]
         return int(lines.get(place, 0))
     return line_of

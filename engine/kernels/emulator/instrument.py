@@ -12,7 +12,9 @@ from engine.kernels.emulator import records as r
 _POINTER = r'getelementptr[\w ]*\(.*?\)|[%@](?:"[^"]+"|[\w.$-]+)'
 _OPERAND = r'%(?:"[^"]+"|[\w.$-]+)|@(?:"[^"]+"|[\w.$-]+)|getelementptr .*?\)'
 _LOAD = re.compile(rf"\s+%\S+ = load (?:atomic )?(?:volatile )?(.+?), ptr ({_OPERAND}),")
-_STORE = re.compile(rf"\s+store (?:atomic )?(?:volatile )?(.+), ptr ({_OPERAND}),")
+_EXPRESSION = r"getelementptr [\w ]*\([^()]*(?:\([^()]*\)[^()]*)*\)"
+_STORE = re.compile(rf"\s+store (?:atomic )?(?:volatile )?(.+?), ptr ({_EXPRESSION}|{_OPERAND})(?: [\w() -]+)?"
+                    r"(?:, align \d+)?(?:, ![^()]*)?$")          # to the line's end: a stored constant may hold pointers
 _ATOMIC = re.compile(rf"\s+%\S+ = (?:atomicrmw|cmpxchg) (?:weak )?(?:volatile )?(?:\w+ )?ptr ({_OPERAND}), (\w+) ")
 _DEFINITION = re.compile(r'\s+(%(?:"[^"]+"|[\w.$-]+)) = (.*)')
 
@@ -21,9 +23,10 @@ def memory_access(line):
     """(value type, pointer, kind) of a memory instruction in LLVM's own printing, or None."""
     if " load " in line:
         found = _LOAD.match(line + ",")
-        return found and (found.group(1), found.group(2), r.READ)
+        # Numba's compare-and-swap loops begin with a volatile load: a part of an atomic operation
+        return found and (found.group(1), found.group(2), r.ATOMIC if " volatile " in line else r.READ)
     if " store " in line:
-        found = _STORE.match(line + ",")
+        found = _STORE.match(line)
         return found and (_first_type(found.group(1)), found.group(2), r.WRITE)
     if " atomicrmw " in line or " cmpxchg " in line:
         found = _ATOMIC.match(line)
@@ -125,7 +128,8 @@ class Checks:
                 f"  {name}.use = call i64 @emu_check(i64 {name}.at, i64 {_size(kind_of_value)}, i64 {kind}, i64 {what}, "
                 f"i64 {self.line_of(line)}, ptr {name}.env, i64 {base}, i64 {limit})",
                 f"  {name}.ptr = inttoptr i64 {name}.use to ptr"]
-        return line.replace(f"ptr {pointer}", f"ptr {name}.ptr")
+        before, _, after = line.rpartition(f"ptr {pointer}")
+        return f"{before}ptr {name}.ptr{after}"
 
     def _private_place(self, origin):
         entry = origin[1], origin[2]

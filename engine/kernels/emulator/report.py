@@ -115,6 +115,8 @@ class Report:
         item = found and (_SIZES.get(found.group(1)) or max(1, int(found.group(1).lstrip("i") or 8) // 8)) or 1
         past = address + size - (base + limit)
         far = f"by {past} bytes" if past > 0 else f"by {base - address} bytes before its start"
+        if name == "constant array":             # Numba keeps its bytes only
+            return f"{kind} of byte {address - base} of a constant array of {limit} bytes (out of bounds {far})"
         return (f"{kind} of {name}[{(address - base) // item}] outside local array of {limit // item} "
                 f"(out of bounds {far})")
 
