@@ -284,6 +284,6 @@ def of(arrays, op):
     """The one target that all `arrays` live on; an error names `op` when they do not agree."""
     found = {next((t.name for t in (cuda_emulated, cuda) if t.owns(a)), "cpu") for a in arrays}
     if len(found) > 1:
-        raise TargetError(f"{op}: expected all inputs on one target, got some on {' and some on '.join(sorted(found))}; "
-                          f"place them first with engine.place(array)")
+        raise TargetError(f"{op}: expected all inputs on one target, got some on {' and some on '.join(sorted(found))}"
+                          f"; place them first with engine.place(array)")
     return TARGETS[found.pop()] if found else cpu

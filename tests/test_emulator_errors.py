@@ -31,8 +31,8 @@ def test_read_outside_an_array():
         i = cuda.grid(1)
         src[i] = out[i + 1]
     said = run(histogram, 4, 32, np.zeros(128, "f4"), np.zeros(128, "f4"))
-    assert said == (f"kernel histogram, block (3, 0, 0), thread (31, 0, 0), line {line_of(histogram, 'i + 1')}: read of "
-                    f"out[128] outside array of 128 (out of bounds by 4 bytes)")
+    assert said == (f"kernel histogram, block (3, 0, 0), thread (31, 0, 0), line {line_of(histogram, 'i + 1')}: read "
+                    f"of out[128] outside array of 128 (out of bounds by 4 bytes)")
 
 
 def test_write_outside_a_matrix_names_the_element():

@@ -9,7 +9,7 @@ the second (the pattern of "the last block sums up"); blocks run one after anoth
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from engine.kernels.emulator.records import *  # noqa: F403  (codes and places, all constants)
+from engine.kernels.emulator.records import *  # codes and places, all constants
 
 
 def _pointer_to(item):
@@ -120,8 +120,8 @@ def range_of(env, address, size, what):
     arrays = env[SHARED_ARRAYS]
     if what >= 0:
         first, last = arrays + what, arrays + what + 1
-    elif what == UNKNOWN:
-        first, last = 0, arrays + env[BUFFERS]
+    elif what == UNKNOWN or what == ANY_SHARED:
+        first, last = 0, arrays + (env[BUFFERS] if what == UNKNOWN else 0)
     else:
         first, last = SHARED - what, SHARED - what + 1
         if last > arrays:
@@ -167,7 +167,7 @@ def judge(env, address, size, kind, what, line, base, limit):
         fail(env, OUTSIDE if what >= UNKNOWN else OUTSIDE_SHARED, address, size, kind, what, line)
         return env[SCRATCH]
     is_global = (at - RANGES) // RANGE_WORDS >= env[SHARED_ARRAYS]
-    place = what if what != UNKNOWN else (
+    place = what if what != UNKNOWN and what != ANY_SHARED else (
         (at - RANGES) // RANGE_WORDS - env[SHARED_ARRAYS] if is_global else SHARED - (at - RANGES) // RANGE_WORDS)
     if size & (size - 1) == 0 and ((address - env[at + R_ORIGIN]) & (size - 1) or size > env[at + R_ALIGNMENT]):
         fail(env, MISALIGNED, address, size, kind, place, line)

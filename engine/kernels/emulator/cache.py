@@ -1,7 +1,7 @@
 """What the emulator keeps on disk: its own compiled scheduler, and the kernels' host objects.
 
-An object is found in two ways. By the kernel's **fingerprint**: its code, its constants and those of everything it calls;
-then Numba need not even start. Where something it names has no fingerprint, by its IR: then only LLVM is spared.
+An object is found in two ways. By the kernel's **fingerprint**: its code, its constants and those of everything it
+calls; then Numba need not even start. Where something it names has no fingerprint, by its IR: then only LLVM is spared.
 """
 import contextlib
 import functools

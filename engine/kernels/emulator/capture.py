@@ -103,5 +103,5 @@ def capture(function, arguments, options, with_lines):
 def _refused(function, arguments, error):
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("Failed in", "-", "During: resolving callee"))]
-    return (f"kernel {function.__name__}: Numba cannot compile it for the arguments ({', '.join(map(str, arguments))}); "
-            f"expected types that every operation in it takes. Numba says: {' | '.join(kept[:6])}")
+    return (f"kernel {function.__name__}: Numba cannot compile it for the arguments ({', '.join(map(str, arguments))})"
+            f"; expected types that every operation in it takes. Numba says: {' | '.join(kept[:6])}")

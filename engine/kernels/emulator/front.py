@@ -5,7 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numba import types, typeof
+from numba import typeof, types
 
 from engine import target as targets
 from engine.errors import EmulationError, TargetError

@@ -8,8 +8,9 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from engine.errors import EmulationError, UnsupportedKernel
-from engine.kernels.emulator import coroutine, ptx, runtime
+from engine.kernels.emulator import coroutine, ptx
 from engine.kernels.emulator import records as r
+from engine.kernels.emulator import runtime
 from engine.kernels.emulator.instrument import Checks
 from engine.kernels.emulator.retarget import to_host
 
@@ -117,8 +118,8 @@ def _kernel_text(text, symbol, host, name, check):
     rest = re.sub(r"^declare void @emu\.suspend\(.*$", "", rest, flags=re.M)
     rest = re.sub(r"^(define .*?) !dbg !\d+", r"\1", rest, flags=re.M)
     if "@emu.suspend" in rest:
-        raise UnsupportedKernel(f"kernel {name}: the emulator cannot run a barrier or warp operation inside a recursive "
-                                f"device function")
+        raise UnsupportedKernel(f"kernel {name}: the emulator cannot run a barrier or warp operation inside a "
+                                f"recursive device function")
     room = host.static + (r.SHARED_LIMIT if host.dynamic else 0) + 128
     rest = re.sub(r"^@emu\.shared = .*$", f"@emu.shared = global [{room} x i8] zeroinitializer, align 128", rest,
                   flags=re.M)

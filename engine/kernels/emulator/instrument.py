@@ -14,7 +14,7 @@ _OPERAND = r'%(?:"[^"]+"|[\w.$-]+)|@(?:"[^"]+"|[\w.$-]+)|getelementptr .*?\)'
 _LOAD = re.compile(rf"\s+%\S+ = load (?:atomic )?(?:volatile )?(.+?), ptr ({_OPERAND}),")
 _EXPRESSION = r"getelementptr [\w ]*\([^()]*(?:\([^()]*\)[^()]*)*\)"
 _STORE = re.compile(rf"\s+store (?:atomic )?(?:volatile )?(.+?), ptr ({_EXPRESSION}|{_OPERAND})(?: [\w() -]+)?"
-                    r"(?:, align \d+)?(?:, ![^()]*)?$")          # to the line's end: a stored constant may hold pointers
+                    r"(?:, align \d+)?(?:, ![^()]*)?$")      # to the line's end: a stored constant may hold pointers
 _ATOMIC = re.compile(rf"\s+%\S+ = (?:atomicrmw|cmpxchg) (?:weak )?(?:volatile )?(?:\w+ )?ptr ({_OPERAND}), (\w+) ")
 _DEFINITION = re.compile(r'\s+(%(?:"[^"]+"|[\w.$-]+)) = (.*)')
 
@@ -125,8 +125,8 @@ class Checks:
             out.append(f"  {base} = ptrtoint ptr {origin[1]} to i64")
         out += [f"  {name}.at = ptrtoint ptr {pointer} to i64",
                 f"  {name}.env = load ptr, ptr @emu.environment",
-                f"  {name}.use = call i64 @emu_check(i64 {name}.at, i64 {_size(kind_of_value)}, i64 {kind}, i64 {what}, "
-                f"i64 {self.line_of(line)}, ptr {name}.env, i64 {base}, i64 {limit})",
+                f"  {name}.use = call i64 @emu_check(i64 {name}.at, i64 {_size(kind_of_value)}, i64 {kind}, i64 {what}"
+                f", i64 {self.line_of(line)}, ptr {name}.env, i64 {base}, i64 {limit})",
                 f"  {name}.ptr = inttoptr i64 {name}.use to ptr"]
         before, _, after = line.rpartition(f"ptr {pointer}")
         return f"{before}ptr {name}.ptr{after}"

@@ -376,12 +376,12 @@ define i16 @emu.bf16.of.f32(float %x) alwaysinline {
 def runtime():
     """The functions that translated statements call, as IR."""
     text = RUNTIME
-    for name, lines in (
-            ("tanh", ["call float @tanhf(float %x)"]), ("ex2", ["call float @exp2f(float %x)"]),
-            ("lg2", ["call float @log2f(float %x)"]), ("sin", ["call float @sinf(float %x)"]),
-            ("cos", ["call float @cosf(float %x)"]), ("sqrt", ["call float @llvm.sqrt.f32(float %x)"]),
-            ("rcp", ["fdiv float 1.0, %x"]), ("rsqrt", ["call float @emu.nv.rsqrtf(float %x)"])):
-        text += f"define float @emu.approximate.{name}(float %x) alwaysinline {{\n  %r = {lines[0]}\n  ret float %r\n}}\n"
+    for name, line in (
+            ("tanh", "call float @tanhf(float %x)"), ("ex2", "call float @exp2f(float %x)"),
+            ("lg2", "call float @log2f(float %x)"), ("sin", "call float @sinf(float %x)"),
+            ("cos", "call float @cosf(float %x)"), ("sqrt", "call float @llvm.sqrt.f32(float %x)"),
+            ("rcp", "fdiv float 1.0, %x"), ("rsqrt", "call float @emu.nv.rsqrtf(float %x)")):
+        text += f"define float @emu.approximate.{name}(float %x) alwaysinline {{\n  %r = {line}\n  ret float %r\n}}\n"
     for name, number, line in (
             ("add", 2, "fadd float %a0, %a1"), ("sub", 2, "fsub float %a0, %a1"), ("mul", 2, "fmul float %a0, %a1"),
             ("fma", 3, "call float @llvm.fma.f32(float %a0, float %a1, float %a2)"), ("neg", 1, "fneg float %a0"),

@@ -1,4 +1,5 @@
-"""The memory that the emulator's parts share: thread records, the words of a worker's environment, codes of operations and errors.
+"""The memory that the emulator's parts share: thread records, the words of a worker's environment, codes of operations
+and of errors.
 
 A **worker** runs blocks one after another on one core. It has one THREAD record for each CUDA thread of a block and one
 environment, an int64 array, which the scheduler, the checks inside kernels and the error report read and write.

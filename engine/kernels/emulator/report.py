@@ -80,8 +80,8 @@ class Report:
                         f"bytes only, so a GPU may put it anywhere; declare it with alignment {size}")
             return f"as {size} bytes is misaligned: its address is no multiple of {size}"
         if code == r.UNINITIALISED:
-            return ("before anything was written there in this block: shared memory starts with arbitrary values (is a barrier "
-                    "missing after the write?)")
+            return ("before anything was written there in this block: shared memory starts with arbitrary values (is a "
+                    "barrier missing after the write?)")
         if code == r.PENDING:
             return ("while a cp.async copy to it is under way: the thread that copies has to execute "
                     "cp.async.wait_group first, and the others a barrier after that")

@@ -120,7 +120,8 @@ def _local_names(text, lines):
 
 def _rewrite(text, number, functions):
     text = re.sub(r"addrspacecast (\S.*?) to", r"bitcast \1 to", text)
-    text = re.sub(r"bitcast ptr (getelementptr \(.*?\)|@\S+) to \S+", r"getelementptr i8, ptr \1, i64 0", text)
+    kind = r"(?:\[[^\]\n]*\]|\{[^}\n]*\}|<[^>\n]*>|[^\s,)])[^\s,)]*"
+    text = re.sub(r"bitcast ptr (getelementptr \(.*?\)|@\S+) to " + kind, r"getelementptr i8, ptr \1, i64 0", text)
     text = re.sub(r" ?addrspace\(\d\)", "", text)
     # NumPy data need not lie on 16 bytes; the check instrumentation looks at alignment itself
     text = re.sub(r"((?:load|store) <.*), align \d+", r"\1, align 1", text)

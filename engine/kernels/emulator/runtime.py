@@ -90,7 +90,7 @@ def _collectives():
 def _matrix_collectives():
     text = ""
     for number, kind in enumerate(r.MMA_KINDS):
-        a, b = {"m16n8k16": (4, 2), "m16n8k8": (4, 2) if "tf32" in kind else (2, 1), "m16n8k4": (2, 1)}[kind.split(".")[0]]
+        a, b = (4, 2) if kind.startswith("m16n8k16") or kind == "m16n8k8.tf32" else (2, 1)      # registers of a, of b
         given = [(f"%a{i}", "i32", i) for i in range(a)] + [(f"%a{a + i}", "i32", 4 + i) for i in range(b)]
         given += [(f"%a{a + b + i}", "float", 6 + i) for i in range(4)]
         text += _collective(f"mma.{kind}", "{float, float, float, float}", ["i32"] * (a + b) + ["float"] * 4,

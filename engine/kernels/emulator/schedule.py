@@ -12,7 +12,7 @@ import numpy as np
 from numba import carray, cfunc, njit, types
 
 from engine.kernels.emulator import access, cache, host
-from engine.kernels.emulator.records import *  # noqa: F403  (codes and places, all constants)
+from engine.kernels.emulator.records import *  # codes and places, all constants
 from engine.kernels.emulator.warp import operate
 
 _HELPERS = """declare void @llvm.coro.resume(ptr)
@@ -238,4 +238,3 @@ def provide(name):
         made = cfunc(signature, cache=cache.can_cache())(function)
     llvm.add_symbol(name, made.address)
     return made
-

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from engine.kernels.emulator.access import check, fail
-from engine.kernels.emulator.records import *  # noqa: F403  (codes and places, all constants)
+from engine.kernels.emulator.records import *  # codes and places, all constants
 
 
 def tables():
@@ -122,7 +122,7 @@ def ldmatrix(threads, first, power, transposed, shared, env):
                 if outside:
                     fail(env, OUTSIDE_SHARED, address, 16, READ, ANY_SHARED, line)
                 elif env[CHECK]:
-                    check(address, 16, READ, UNKNOWN, line, env[SELF], 0, 0)
+                    check(address, 16, READ, ANY_SHARED, line, env[SELF], 0, 0)
                 else:
                     fail(env, MISALIGNED, address, 16, READ, ANY_SHARED, line)
                 if env[ERROR]:
