@@ -192,8 +192,16 @@ class CudaEmulated(Cuda):
 
     def __init__(self):
         super().__init__()
-        words = settings.emulation()
-        self.check, self.race = "check" in words or "race" in words, "race" in words
+        self._looked_for = None
+
+    def _looks(self):
+        if self._looked_for is None:
+            words = settings.emulation()
+            self._looked_for = bool(words), "race" in words
+        return self._looked_for
+
+    check = property(lambda self: self._looks()[0])
+    race = property(lambda self: self._looks()[1])
 
     def present(self):
         return self._why_absent() is None
@@ -213,12 +221,11 @@ class CudaEmulated(Cuda):
     @contextlib.contextmanager
     def checking(self, check=True, race=False):
         """Within it, launches look for wrong accesses (and races) and raise `EmulationError`."""
-        before = self.check, self.race
-        self.check, self.race = check or race, race
+        before, self._looked_for = self._looked_for, (check or race, race)
         try:
             yield self
         finally:
-            self.check, self.race = before
+            self._looked_for = before
 
     def owns(self, array):
         return isinstance(array, EmulatedArray)
