@@ -6,6 +6,7 @@ its last read. Two accesses of one block are ordered by a barrier between them (
 of one warp (warp epoch). Two blocks are ordered only by a fence and an atomic in the first and, after it, an atomic in
 the second (the pattern of "the last block sums up"); blocks run one after another while races are looked for.
 """
+from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
@@ -22,13 +23,31 @@ def _pointer_to(item):
     return pointer
 
 
+@intrinsic
+def load_byte(tyctx, address):
+    """The byte at an address."""
+    def codegen(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        return builder.zext(builder.load(pointer), ir.IntType(64))
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def store_byte(tyctx, address, value):
+    def codegen(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        builder.store(builder.trunc(arguments[1], ir.IntType(8)), pointer)
+        return context.get_dummy_value()
+    return types.void(types.int64, types.int64), codegen
+
+
 _WORD = types.int64
 # The judge by its address: so what calls it need not compile it once more. `schedule.provide` makes the name known.
 check = types.ExternalFunction("emu_check", _WORD(*[_WORD] * 8))
 bytes_at, ints_at, words_at = _pointer_to(types.uint8), _pointer_to(types.int32), _pointer_to(types.int64)
 
 
-@njit(inline="always")
+@njit(inline="always", error_model="numpy")
 def fail(env, code, address, size, kind, what, line):
     """Records the first error of this worker."""
     if env[ERROR] == 0:
@@ -36,7 +55,7 @@ def fail(env, code, address, size, kind, what, line):
         env[BYTES], env[KIND], env[LINE] = size, kind, line
 
 
-@njit
+@njit(error_model="numpy")
 def unordered(env, thread, epoch, warp_epoch, many, block, clock, is_global):
     """Whether nothing orders an earlier access, as a cell has it, before the current one."""
     if epoch == 0:
@@ -53,14 +72,14 @@ def unordered(env, thread, epoch, warp_epoch, many, block, clock, is_global):
     return foreign(env, block, clock)
 
 
-@njit
+@njit(error_model="numpy")
 def foreign(env, block, clock):
     """Whether no release of `block` after `clock` was acquired by the current block."""
     released = carray(ints_at(env[RELEASES]), (block + 1,))[block]
     return not clock < released <= env[ACQUIRED]
 
 
-@njit
+@njit(error_model="numpy")
 def race(env, cell, kind, is_global):
     """Whether this access to one element races with an earlier one; then enters it."""
     found = False
@@ -89,7 +108,7 @@ def race(env, cell, kind, is_global):
     return found
 
 
-@njit
+@njit(error_model="numpy")
 def enter_read(env, cell, is_global):
     """Enters a read: the last one, and whether one thread, one warp or several warps have read in this epoch."""
     me = env[CURRENT]
@@ -105,7 +124,7 @@ def enter_read(env, cell, is_global):
         cell[L_BLOCK], cell[L_CLOCK] = env[BLOCK], env[CLOCK]
 
 
-@njit
+@njit(error_model="numpy")
 def released_and_acquired(env):
     """An atomic in global memory: after a fence it publishes what this block did; it sees what others published."""
     if env[FENCED]:
@@ -114,7 +133,7 @@ def released_and_acquired(env):
     env[ACQUIRED] = env[CLOCK]
 
 
-@njit
+@njit(error_model="numpy")
 def range_of(env, address, size, what):
     """The env word of the range that holds the access, or -1."""
     arrays = env[SHARED_ARRAYS]
@@ -133,24 +152,34 @@ def range_of(env, address, size, what):
     return -1
 
 
-@njit
+@njit(error_model="numpy")
 def state_of(env, at, address, size, kind):
     """0, or the error of an access to shared memory: not yet written, or a copy to it is under way."""
-    granule = env[at + R_GRANULE]
-    first = (address - env[at + R_ADDRESS]) // granule
-    last = (address + size - 1 - env[at + R_ADDRESS]) // granule
-    state = carray(bytes_at(env[at + R_STATE]), (last + 1,))
-    for place in range(first, last + 1):
-        if state[place] & IN_FLIGHT:
+    shift = env[at + R_SHIFT]
+    first = (address - env[at + R_ADDRESS]) >> shift
+    last = (address + size - 1 - env[at + R_ADDRESS]) >> shift
+    states = env[at + R_STATE]
+    for place in range(states + first, states + last + 1):
+        state = load_byte(place)
+        if state & IN_FLIGHT:
             return PENDING
         if kind == WRITE:
-            state[place] |= INITIALISED
-        elif not state[place] & INITIALISED:
+            store_byte(place, INITIALISED)
+        elif state == 0:
             return UNINITIALISED
     return 0
 
 
-@njit
+@njit(error_model="numpy")
+def name_of(env, at, what):
+    """What the range at env word `at` is: an argument word, or SHARED - k."""
+    if what != UNKNOWN and what != ANY_SHARED:
+        return what
+    number = (at - RANGES) // RANGE_WORDS
+    return number - env[SHARED_ARRAYS] if number >= env[SHARED_ARRAYS] else SHARED - number
+
+
+@njit(error_model="numpy")
 def judge(env, address, size, kind, what, line, base, limit):
     """Judges one access and gives back the address to use: its own, or a scratch place when it was wrong."""
     if what <= PRIVATE:
@@ -166,30 +195,28 @@ def judge(env, address, size, kind, what, line, base, limit):
     if at < 0:
         fail(env, OUTSIDE if what >= UNKNOWN else OUTSIDE_SHARED, address, size, kind, what, line)
         return env[SCRATCH]
-    is_global = (at - RANGES) // RANGE_WORDS >= env[SHARED_ARRAYS]
-    place = what if what != UNKNOWN and what != ANY_SHARED else (
-        (at - RANGES) // RANGE_WORDS - env[SHARED_ARRAYS] if is_global else SHARED - (at - RANGES) // RANGE_WORDS)
+    is_global = at >= RANGES + RANGE_WORDS * env[SHARED_ARRAYS]
     if size & (size - 1) == 0 and ((address - env[at + R_ORIGIN]) & (size - 1) or size > env[at + R_ALIGNMENT]):
-        fail(env, MISALIGNED, address, size, kind, place, line)
+        fail(env, MISALIGNED, address, size, kind, name_of(env, at, what), line)
         return env[SCRATCH]
     if env[at + R_STATE]:
         wrong = state_of(env, at, address, size, kind)
         if wrong:
-            fail(env, wrong, address, size, kind, place, line)
+            fail(env, wrong, address, size, kind, name_of(env, at, what), line)
             return address
     if is_global and kind == ATOMIC and env[RACE]:
         released_and_acquired(env)
     if env[at + R_CELLS] and races(env, at, address, size, kind, is_global):
-        fail(env, RACED, address, size, kind, place, line)
+        fail(env, RACED, address, size, kind, name_of(env, at, what), line)
     return address
 
 
-@njit
+@njit(error_model="numpy")
 def races(env, at, address, size, kind, is_global):
     words = GLOBAL_CELL if is_global else SHARED_CELL
-    granule = env[at + R_GRANULE]
-    first = (address - env[at + R_ADDRESS]) // granule
-    last = (address + size - 1 - env[at + R_ADDRESS]) // granule
+    shift = env[at + R_SHIFT]
+    first = (address - env[at + R_ADDRESS]) >> shift
+    last = (address + size - 1 - env[at + R_ADDRESS]) >> shift
     cells = carray(ints_at(env[at + R_CELLS]), ((last + 1) * words,))
     found = False
     for place in range(first, last + 1):
@@ -201,7 +228,7 @@ def races(env, at, address, size, kind, is_global):
 
 # ------------------------------------------------------------------------------------------------------------ cp.async
 
-@njit
+@njit(error_model="numpy")
 def async_copy(env, to, source, size, read, line):
     """cp.async: joins the thread's queue; the bytes arrive when the thread waits for their group."""
     queue = carray(words_at(env[QUEUE] + env[CURRENT] * Q_WORDS * 8), (Q_WORDS,))
@@ -225,17 +252,16 @@ def async_copy(env, to, source, size, read, line):
     queue[Q_COUNT] += 1
 
 
-@njit
+@njit(error_model="numpy")
 def mark(env, at, address, size, value):
-    granule = env[at + R_GRANULE]
-    first = (address - env[at + R_ADDRESS]) // granule
-    last = (address + size - 1 - env[at + R_ADDRESS]) // granule
-    state = carray(bytes_at(env[at + R_STATE]), (last + 1,))
+    shift = env[at + R_SHIFT]
+    first = (address - env[at + R_ADDRESS]) >> shift
+    last = (address + size - 1 - env[at + R_ADDRESS]) >> shift
     for place in range(first, last + 1):
-        state[place] = value
+        store_byte(env[at + R_STATE] + place, value)
 
 
-@njit
+@njit(error_model="numpy")
 def async_wait(env, left):
     """cp.async.wait_group left (-1: wait_all): completes all but the last `left` committed groups, in order."""
     queue = carray(words_at(env[QUEUE] + env[CURRENT] * Q_WORDS * 8), (Q_WORDS,))
@@ -251,7 +277,7 @@ def async_wait(env, left):
             queue[Q_HEAD + word] = queue[Q_HEAD + Q_ENTRY * done + word]
 
 
-@njit
+@njit(error_model="numpy")
 def complete(env, to, source, size, read, line):
     """The bytes of one copy arrive: a write of the thread that waited."""
     target, given = carray(bytes_at(to), (size,)), carray(bytes_at(source), (read,))
@@ -263,7 +289,7 @@ def complete(env, to, source, size, read, line):
         target[place] = given[place] if place < read else 0
 
 
-@njit
+@njit(error_model="numpy")
 def async_commit(env):
     """cp.async.commit_group: what was copied since the last one is a group."""
     carray(words_at(env[QUEUE] + env[CURRENT] * Q_WORDS * 8), (Q_WORDS,))[Q_GROUP] += 1

@@ -33,6 +33,11 @@ def _pool(count):
     return ThreadPoolExecutor(count, "emulator")
 
 
+def _shift(size):
+    """log2 of the largest power of two that divides an element's size."""
+    return (size & -size).bit_length() - 1
+
+
 class Worker:
     """One core's copy of a kernel's code, with shared memory, thread records and environment of its own."""
 
@@ -119,19 +124,20 @@ class Launch:
         env[r.SCRATCH], env[r.SHARED_BASE] = worker.scratch.ctypes.data, base
         env[r.CHECK], env[r.RACE] = compiled.check, compiled.race
         env[r.SHARED_ARRAYS], env[r.BUFFERS], env[r.QUEUE] = len(shared), len(self.buffers), worker.queues.ctypes.data
-        counts = [-(-size // granule) for _, _, size, granule, _ in shared]
+        shifts = [_shift(granule) for _, _, _, granule, _ in shared]
+        counts = [(size >> shift) + 1 for (_, _, size, _, _), shift in zip(shared, shifts)]
         states = np.zeros(sum(counts) if compiled.check else 0, np.uint8)
         cells = np.zeros((sum(counts) if compiled.race else 0, r.SHARED_CELL), np.int32)
         done, at = 0, r.RANGES
-        for (_, offset, size, granule, alignment), count in zip(shared, counts):
+        for (_, offset, size, _, alignment), shift, count in zip(shared, shifts, counts):
             env[at:at + r.RANGE_WORDS] = (
-                base + offset, size, base + offset, alignment, granule,
+                base + offset, size, base + offset, alignment, shift,
                 states.ctypes.data + done if compiled.check else 0,
                 cells.ctypes.data + 4 * r.SHARED_CELL * done if compiled.race else 0)
             done, at = done + count, at + r.RANGE_WORDS
         for buffer, cell in zip(self.buffers, global_cells):
-            env[at:at + r.RANGE_WORDS] = (0, NO_BYTES, 0, 0, 1, 0, 0) if buffer is None else (
-                buffer.low, buffer.size, buffer.origin, 256, buffer.array.itemsize, 0, cell)
+            env[at:at + r.RANGE_WORDS] = (0, NO_BYTES, 0, 0, 0, 0, 0) if buffer is None else (
+                buffer.low, buffer.size, buffer.origin, 256, _shift(buffer.array.itemsize), 0, cell)
             at += r.RANGE_WORDS
         self.kept += [states, cells]
         return env, states
@@ -146,9 +152,9 @@ class Launch:
             if buffer is None or not buffer.size:
                 addresses.append(0)
                 continue
-            place = buffer.low, buffer.array.itemsize
-            if place not in made or len(made[place]) < buffer.size // place[1]:
-                made[place] = np.zeros((buffer.size // place[1] + 1, r.GLOBAL_CELL), np.int32)
+            place = buffer.low, _shift(buffer.array.itemsize)
+            if place not in made or len(made[place]) <= buffer.size >> place[1]:
+                made[place] = np.zeros(((buffer.size >> place[1]) + 1, r.GLOBAL_CELL), np.int32)
             addresses.append(made[place].ctypes.data)
         self.kept += made.values()
         return addresses

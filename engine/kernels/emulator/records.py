@@ -38,7 +38,7 @@ MMA_KINDS = ("m16n8k16.f16", "m16n8k16.bf16", "m16n8k8.f16", "m16n8k8.bf16", "m1
  RELEASES, SELF, RANGES) = range(28)
 
 # From word RANGES on, a record for each shared array and then for each word of the kernel's arguments.
-(R_ADDRESS, R_BYTES, R_ORIGIN, R_ALIGNMENT, R_GRANULE, R_STATE, R_CELLS) = range(7)
+(R_ADDRESS, R_BYTES, R_ORIGIN, R_ALIGNMENT, R_SHIFT, R_STATE, R_CELLS) = range(7)
 RANGE_WORDS = 7
 
 # Kinds of access.
@@ -53,6 +53,8 @@ PRIVATE = -100_000                           # PRIVATE - k: local or constant ar
 # Errors.
 (OUTSIDE, OUTSIDE_SHARED, OUTSIDE_PRIVATE, MISALIGNED, RACED, UNINITIALISED, PENDING, DIVERGED, EXITED, STUCK,
  QUEUE_FULL) = range(1, 12)
+
+# R_SHIFT: log2 of the bytes of a granule, an element or an even part of it.
 
 # State of a granule of shared memory.
 INITIALISED, IN_FLIGHT = 1, 2
