@@ -68,6 +68,17 @@ def test_op_agrees_with_its_reference(name, target, dtype):
     assert count, f"{name}: no samples small enough to run here"
 
 
+@pytest.mark.skipif(not targets.cuda_emulated.present(), reason="the emulator is not present")
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_cuda_kernels_make_no_wrong_access_and_no_race(name):
+    """Every access in its array, aligned and written before it is read; nothing unordered within or between blocks."""
+    op, target = TABLE[name], targets.cuda_emulated
+    with target.checking(race=True):
+        for _, inputs, attributes in samples(op):
+            if sum(np.asarray(a).size for a in inputs) <= 100_000:
+                op(*(target.place(cast(a, "float32")) for a in inputs), **attributes)
+
+
 def numeric_gradient(op, inputs, attributes, weights, which):
     """Central differences of sum(weights * op(inputs)) by inputs[which], in float64."""
     def total(moved):

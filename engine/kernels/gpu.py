@@ -17,6 +17,7 @@ import functools
 import numpy as np
 
 from engine import target
+from engine.kernels.emulator import emulate
 
 THREADS = 128                                # threads of a block, where nothing else decides it
 
@@ -38,7 +39,24 @@ def blocks(size, threads=THREADS):
 
 def make_launcher(function):
     """What can be launched as `[grid, block](arguments)`; tools/ptx puts a compiler without launches in its place."""
-    return target.cuda.module.jit(function)
+    return _Launcher(function)
+
+
+class _Launcher:
+    """`[grid, block](arguments)` on the GPU, or in the emulator where the arrays are those of the emulated target."""
+
+    def __init__(self, function):
+        self.function, self._made = function, {}
+
+    def __getitem__(self, grid):
+        return lambda *arguments: self._for(arguments)[grid](*arguments)
+
+    def _for(self, arguments):
+        emulated = target.cuda_emulated
+        key = (emulated.check, emulated.race) if any(map(emulated.owns, arguments)) else "gpu"
+        if key not in self._made:
+            self._made[key] = target.cuda.module.jit(self.function) if key == "gpu" else emulate(self.function, *key)
+        return self._made[key]
 
 
 def _compile(function):
