@@ -27,7 +27,7 @@ class Compiler:
         target.cuda._module, target.cuda._looked = cuda, True
         gpu.make_launcher = self.launcher
 
-    def launcher(self, function):
+    def launcher(self, function, options):
         compiler = self
 
         class Launch:

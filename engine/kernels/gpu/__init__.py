@@ -1,7 +1,8 @@
-"""The seam to CUDA: the only file of the kernels that knows which package provides it.
+"""The seam to CUDA: the only folder of the kernels that knows which package provides it.
 
 `cuda` stands for numba's module in every family; it is imported when the first GPU kernel is compiled, because a CPU
-user should not wait for it. A kernel with formulas is a factory: its parameters are the compiled formulas.
+user should not wait for it. A kernel with formulas is a factory: its parameters are the compiled formulas, and whatever
+else is fixed when it is compiled (a tile, a flag).
 
     @kernel                                              @kernel_of
     def fill(value, out):                                def map_values(f):
@@ -11,12 +12,32 @@ user should not wait for it. A kernel with formulas is a factory: its parameters
     fill[blocks(out.size), THREADS](1.0, out)                        out[i] = f(x[i])
                                                              return map_values
                                                          map_values(relu, x.dtype)[blocks(out.size), THREADS](x, out)
+
+The words that numba's module lacks (aligned shared arrays, 16-byte access, warp sums) stand in `words.py`.
+Loops over `unrolled(n)` are written out before Numba sees them (`unroll.py`).
 """
 import functools
 
 import numpy as np
 
 from engine import target
+from engine.kernels.formula import Formula
+from engine.kernels.gpu.unroll import expand, unrolled
+from engine.kernels.gpu.words import (
+    Word,
+    is_aligned,
+    load1,
+    load4,
+    shared_array,
+    shuffle_xor,
+    store1,
+    store4,
+    warp_max,
+    warp_sum,
+)
+
+__all__ = ["THREADS", "blocks", "cuda", "device", "device_in", "is_aligned", "kernel", "kernel_of", "load1", "load4",
+           "shared_array", "shuffle_xor", "store1", "store4", "unrolled", "warp_max", "warp_sum"]
 
 THREADS = 128                                # threads of a block, where nothing else decides it
 
@@ -36,57 +57,69 @@ def blocks(size, threads=THREADS):
     return max(1, (size + threads - 1) // threads)
 
 
-def make_launcher(function):
+def make_launcher(function, options):
     """What can be launched as `[grid, block](arguments)`; tools/ptx puts a compiler without launches in its place."""
-    return target.cuda.module.jit(function)
+    if target.cuda.simulated:                # it knows no options
+        return target.cuda.module.jit(function)
+    return target.cuda.module.jit(**options)(function)
 
 
-def _compile(function):
+def _compile(function, options):
     _put_in_place(function.__globals__)
-    return make_launcher(function)
+    return make_launcher(expand(function), options)
 
 
 def _put_in_place(names):
     """Numba wants the module itself and its own device functions where kernels name what stands for them."""
     names["cuda"] = target.cuda.module
     for name, value in list(names.items()):
-        if isinstance(value, _Device):
+        if isinstance(value, (_Device, Word)):
             names[name] = value.compiled()
 
 
 class kernel:
-    """A CUDA kernel, compiled at its first launch: `fill[grid, block](...)`."""
+    """A CUDA kernel, compiled at its first launch: `fill[grid, block](...)`. `options` go to `cuda.jit`."""
 
-    def __init__(self, function):
-        self.python = function
+    def __init__(self, function, **options):
+        self.python, self.options = function, options
         self._compiled = None
         functools.update_wrapper(self, function)
 
     def __getitem__(self, grid):
         if self._compiled is None:
-            self._compiled = _compile(self.python)
+            self._compiled = _compile(self.python, self.options)
         return self._compiled[grid]
 
 
 class kernel_of:
-    """A factory of CUDA kernels that take formulas: `map_values(relu, dtype)[grid, block](...)`."""
+    """A factory of CUDA kernels that take formulas: `map_values(relu, dtype)[grid, block](...)`.
 
-    def __init__(self, factory):
-        self.python = factory
+    The last argument is the dtype that formulas compute in; what is no formula goes to the factory as it is.
+    """
+
+    def __init__(self, factory, **options):
+        self.python, self.options = factory, options
         self._compiled = {}
         functools.update_wrapper(self, factory)
 
     def __call__(self, *arguments):
-        *formulas, dtype = arguments
-        key = (*(f.digest for f in formulas), np.dtype(dtype))
+        *given, dtype = arguments
+        key = (*(a.digest if isinstance(a, Formula) else a for a in given), np.dtype(dtype))
         if key not in self._compiled:
-            self._compiled[key] = _compile(self.python(*(f.cuda(dtype) for f in formulas)))
+            _put_in_place(self.python.__globals__)       # a factory may make device functions of its own
+            made = self.python(*(a.cuda(dtype) if isinstance(a, Formula) else a for a in given))
+            self._compiled[key] = _compile(made, self.options)
         return self._compiled[key]
 
 
 def device(function):
     """A device function that kernels call, compiled with the kernel that calls it."""
     return _Device(function)
+
+
+def device_in(function):
+    """A device function made inside a kernel's factory: numbers of the factory are constants in it."""
+    return target.cuda.module.jit(device=True)(expand(function))
 
 
 class _Device:
@@ -102,6 +135,6 @@ class _Device:
 
     def compiled(self):
         if self._compiled is None:
-            self._compiled = target.cuda.module.jit(device=True)(self.python)
+            self._compiled = target.cuda.module.jit(device=True)(expand(self.python))
             _put_in_place(self.python.__globals__)       # what it calls itself
         return self._compiled

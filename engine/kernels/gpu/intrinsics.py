@@ -1,0 +1,124 @@
+"""The words for hardware: Numba intrinsics that write LLVM, for numba's built-in CUDA and for numba-cuda.
+
+They are intrinsics, no device functions, so that a shared array's address space and a 16-byte access survive whatever
+the compiler does or does not inline. Imported when the first kernel is compiled; see words.py for what they mean.
+"""
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.cuda.extending import intrinsic
+
+from engine import target
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+ALL_LANES = 0xffffffff
+
+
+def address(context, builder, array_type, array, at=None):
+    """A pointer to the element at a flat place of an array."""
+    data = context.make_array(array_type)(context, builder, array).data
+    if at is None:
+        return data
+    return builder.gep(data, [at if at.type.width == 64 else builder.sext(at, I64)])
+
+
+@intrinsic
+def shared_array(typing, size, dtype):
+    if not isinstance(size, types.IntegerLiteral):       # Numba asks for the type of any integer, then for this one
+        return None
+    count, array = size.literal_value, types.Array(dtype.dtype, 1, "C")
+
+    def codegen(context, builder, signature, arguments):
+        item = context.get_data_type(array.dtype)
+        held = ir.ArrayType(item, count)
+        name = builder.module.get_unique_name("_shared")
+        variable = cgutils.add_global_variable(builder.module, held, name, addrspace=3)
+        variable.linkage, variable.align, variable.initializer = "internal", 16, ir.Constant(held, ir.Undefined)
+        data = builder.bitcast(builder.addrspacecast(variable, ir.IntType(8).as_pointer()), item.as_pointer())
+        width = I64(context.get_abi_sizeof(item))
+        made = context.make_array(array)(context, builder)
+        context.populate_array(made, data=data, shape=[I64(count)], strides=[width], itemsize=width, meminfo=None)
+        return made._getvalue()
+    return array(size, dtype), codegen
+
+
+@intrinsic
+def load1(typing, x, at):
+    def codegen(context, builder, signature, arguments):
+        return builder.load(address(context, builder, x, *arguments))
+    return x.dtype(x, at), codegen
+
+
+@intrinsic
+def store1(typing, x, at, value):
+    def codegen(context, builder, signature, arguments):
+        array, place, number = arguments
+        builder.store(number, address(context, builder, x, array, place))
+        return context.get_dummy_value()
+    return types.void(x, at, x.dtype), codegen
+
+
+def _four(builder, pointer):
+    """A pointer to values as a pointer to vectors of four."""
+    return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, 4).as_pointer())
+
+
+@intrinsic
+def load4(typing, x, at):
+    def codegen(context, builder, signature, arguments):
+        vector = builder.load(_four(builder, address(context, builder, x, *arguments)))
+        vector.align = 16                    # of float64 it becomes two reads of 16 bytes
+        values = [builder.extract_element(vector, I32(k)) for k in range(4)]
+        return context.make_tuple(builder, signature.return_type, values)
+    return types.UniTuple(x.dtype, 4)(x, at), codegen
+
+
+@intrinsic
+def store4(typing, x, at, a, b, c, d):
+    def codegen(context, builder, signature, arguments):
+        array, place, *values = arguments
+        pointer = _four(builder, address(context, builder, x, array, place))
+        vector = ir.Constant(pointer.type.pointee, ir.Undefined)
+        for k, value in enumerate(values):
+            vector = builder.insert_element(vector, value, I32(k))
+        builder.store(vector, pointer).align = 16
+        return context.get_dummy_value()
+    return types.void(x, at, *[x.dtype] * 4), codegen
+
+
+@intrinsic
+def is_aligned(typing, x):
+    def codegen(context, builder, signature, arguments):
+        low = builder.and_(builder.ptrtoint(address(context, builder, x, *arguments), I64), I64(15))
+        return builder.icmp_unsigned("==", low, I64(0))
+    return types.boolean(x), codegen
+
+
+def _device(function):
+    return target.cuda.module.jit(device=True)(function)
+
+
+cuda = target.cuda.module
+
+
+@_device
+def shuffle_xor(value, distance):
+    return cuda.shfl_xor_sync(ALL_LANES, value, distance)
+
+
+@_device
+def warp_sum(value):
+    # both partners add the same two numbers: every lane ends with the same bits
+    value += cuda.shfl_xor_sync(ALL_LANES, value, 16)
+    value += cuda.shfl_xor_sync(ALL_LANES, value, 8)
+    value += cuda.shfl_xor_sync(ALL_LANES, value, 4)
+    value += cuda.shfl_xor_sync(ALL_LANES, value, 2)
+    return value + cuda.shfl_xor_sync(ALL_LANES, value, 1)
+
+
+@_device
+def warp_max(value):
+    for bit in range(5):
+        other = cuda.shfl_xor_sync(ALL_LANES, value, 16 >> bit)
+        value = other if other > value or value != value else value
+    return value
