@@ -36,16 +36,23 @@ from engine.kernels.gpu.words import (
     warp_sum,
 )
 
-__all__ = ["THREADS", "blocks", "cuda", "device", "device_in", "is_aligned", "kernel", "kernel_of", "load1", "load4",
-           "shared_array", "shuffle_xor", "store1", "store4", "unrolled", "warp_max", "warp_sum"]
+__all__ = ["THREADS", "blocks", "cuda", "device", "device_in", "fours", "is_aligned", "kernel", "kernel_of", "load1",
+           "load4", "shared_array", "shuffle_xor", "store1", "store4", "unrolled", "warp_max", "warp_sum"]
 
 THREADS = 128                                # threads of a block, where nothing else decides it
 
 
 class _Module:
-    """Stands for numba.cuda until a kernel is compiled."""
+    """Stands for numba.cuda until a kernel is compiled; in the simulator always, as what runs the current kernel.
+
+    (The simulator would put that into a function's globals while the function runs, and take it out again while other
+    threads still run the same function.)
+    """
 
     def __getattr__(self, name):
+        if target.cuda.simulated:
+            from numba.cuda.simulator.kernel import _get_kernel_context
+            return getattr(_get_kernel_context() or target.cuda.module, name)
         return getattr(target.cuda.module, name)
 
 
@@ -55,6 +62,11 @@ cuda = _Module()
 def blocks(size, threads=THREADS):
     """Blocks of `threads` threads that cover `size` values (at least one: a grid must not be empty)."""
     return max(1, (size + threads - 1) // threads)
+
+
+def fours(size, threads=THREADS):
+    """Blocks of `threads` threads that cover `size` values, four for each thread."""
+    return blocks((size + 3) // 4, threads)
 
 
 def make_launcher(function, options):
@@ -71,7 +83,7 @@ def _compile(function, options):
 
 def _put_in_place(names):
     """Numba wants the module itself and its own device functions where kernels name what stands for them."""
-    names["cuda"] = target.cuda.module
+    names["cuda"] = cuda if target.cuda.simulated else target.cuda.module
     for name, value in list(names.items()):
         if isinstance(value, (_Device, Word)):
             names[name] = value.compiled()

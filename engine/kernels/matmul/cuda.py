@@ -57,17 +57,20 @@ class Tile(NamedTuple):
 
 
 LARGE, MEDIUM, SMALL = Tile(128, 128, 8, 8, 8), Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 4, 4)
+SMALL_DOUBLE = Tile(32, 32, 8, 4, 4)         # float64 takes twice the registers
 SIMULATED = Tile(8, 8, 4, 4, 4)              # threads of the simulator are dear
 
 
 def tile_for(m, n, dtype):
-    """The largest tile that leaves enough blocks; float64 takes twice the registers and never the largest."""
+    """The largest tile that leaves enough blocks, or a fair number of them; float64 never takes the largest."""
+    single = np.dtype(dtype).itemsize == 4
     if target.cuda.simulated:
         return SIMULATED
-    for tile in (LARGE, MEDIUM):
-        if tile_count(m, n, tile) >= ENOUGH and (tile is not LARGE or np.dtype(dtype).itemsize == 4):
-            return tile
-    return MEDIUM if m > SMALL.rows and n > SMALL.columns and m * n >= 64 * SMALL.rows * SMALL.columns else SMALL
+    if single and tile_count(m, n, LARGE) >= ENOUGH:
+        return LARGE
+    if min(m, n) > SMALL.rows and tile_count(m, n, MEDIUM) >= ENOUGH // 8:
+        return MEDIUM
+    return SMALL if single else SMALL_DOUBLE
 
 
 def tile_count(m, n, tile):
