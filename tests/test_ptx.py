@@ -41,6 +41,15 @@ def test_products_keep_to_registers_and_to_their_mix(capability, tmp_path):
     assert any(r["loop"]["FFMA"] == 512 and r["loop"]["LDS"] == 32 for r in tiled)
 
 
+def test_tensor_cores_are_fed_by_ldmatrix_and_asynchronous_copies(tmp_path):
+    found = rows(tmp_path, "--ops", "matmul_half", "--large", "--dtypes", "float32")
+    assert len(found) == 6
+    for r in found:
+        assert r["spills"] == r["stack"] == 0 and r["registers"] <= 128, r
+        assert r["every"]["HMMA"] >= 32 and r["loop"]["HMMA"] / r["loop"]["LDSM"] >= 2, r
+        assert r["every"]["LDGSTS"] >= 8, r
+
+
 def test_no_kernel_uses_local_memory(tmp_path):
     found = rows(tmp_path, "--large", "--dtypes", "float32", "--ops", "relu", "add", "sum", "softmax", "layer_norm",
                  "batch_norm", "cross_entropy", "adam")

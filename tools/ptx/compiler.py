@@ -93,6 +93,11 @@ def samples_of(op, only_large=False):
         for size in (BIG, 256):
             matrix = Spec((size, size), "f8")
             yield (matrix, matrix, Spec((size,), "f8")), {"activation": ACTIVATIONS["relu"]}
+    if op.name == "matmul_half":
+        matrix = Spec((BIG, BIG), "u2")
+        for format in ("float16", "bfloat16"):
+            for ta, tb in ((False, False), (True, False), (False, True)):
+                yield (matrix, matrix), {"transpose_a": ta, "transpose_b": tb, "format": format}
     if not only_large:
         yield from op.samples(np.random.default_rng(0))
 
@@ -100,7 +105,7 @@ def samples_of(op, only_large=False):
 def given_as(sample, dtype):
     """A sample's input in the dtype that is asked for; a Spec becomes an array whose memory is never touched."""
     if isinstance(sample, Spec):
-        return np.empty(sample.shape, sample.dtype if np.dtype(sample.dtype).kind == "i" else dtype)
+        return np.empty(sample.shape, dtype if np.dtype(sample.dtype).kind == "f" else sample.dtype)
     array = np.asarray(sample)
     return array.astype(dtype) if array.dtype.kind == "f" else array
 

@@ -25,9 +25,18 @@ from engine.kernels.formula import Formula
 from engine.kernels.gpu.unroll import expand, unrolled
 from engine.kernels.gpu.words import (
     Word,
+    bits_of,
+    copy_async,
+    copy_commit,
+    copy_wait,
+    float_of,
     is_aligned,
+    ldmatrix,
+    ldmatrix_turned,
     load1,
     load4,
+    mma_bfloat16,
+    mma_float16,
     shared_array,
     shuffle_xor,
     store1,
@@ -36,8 +45,10 @@ from engine.kernels.gpu.words import (
     warp_sum,
 )
 
-__all__ = ["THREADS", "blocks", "cuda", "device", "device_in", "fours", "is_aligned", "kernel", "kernel_of", "load1",
-           "load4", "shared_array", "shuffle_xor", "store1", "store4", "unrolled", "warp_max", "warp_sum"]
+__all__ = ["THREADS", "bits_of", "blocks", "copy_async", "copy_commit", "copy_wait", "cuda", "device", "device_in",
+           "float_of", "fours", "is_aligned", "kernel", "kernel_of", "ldmatrix", "ldmatrix_turned", "load1", "load4",
+           "mma_bfloat16", "mma_float16", "shared_array", "shuffle_xor", "store1", "store4", "unrolled", "warp_max",
+           "warp_sum"]
 
 THREADS = 128                                # threads of a block, where nothing else decides it
 

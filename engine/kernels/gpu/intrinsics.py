@@ -10,7 +10,7 @@ from numba.cuda.extending import intrinsic
 
 from engine import target
 
-I32, I64 = ir.IntType(32), ir.IntType(64)
+I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 ALL_LANES = 0xffffffff
 
 
@@ -92,6 +92,105 @@ def is_aligned(typing, x):
         low = builder.and_(builder.ptrtoint(address(context, builder, x, *arguments), I64), I64(15))
         return builder.icmp_unsigned("==", low, I64(0))
     return types.boolean(x), codegen
+
+
+@intrinsic
+def bits_of(typing, x):
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], I32)
+    return types.uint32(types.float32), codegen
+
+
+@intrinsic
+def float_of(typing, bits):
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], F32)
+    return types.float32(types.uint32), codegen
+
+
+# -------------------------------------------------------------------------------------------------------- tensor cores
+
+
+def _ptx(builder, result, text, constraints, arguments, effects=True):
+    kind = ir.FunctionType(result, [a.type for a in arguments])
+    return builder.call(ir.InlineAsm(kind, text, constraints, effects), arguments)
+
+
+def _shared(builder, pointer):
+    """The 32-bit address of a pointer into shared memory, as PTX takes it."""
+    return builder.ptrtoint(builder.addrspacecast(pointer, ir.PointerType(pointer.type.pointee, 3)), I32)
+
+
+@intrinsic
+def copy_async(typing, kept, at, x, place):
+    def codegen(context, builder, signature, arguments):
+        to = _shared(builder, address(context, builder, kept, arguments[0], arguments[1]))
+        data = address(context, builder, x, arguments[2], arguments[3])
+        source = builder.ptrtoint(builder.addrspacecast(data, ir.PointerType(data.type.pointee, 1)), I64)
+        _ptx(builder, ir.VoidType(), "cp.async.cg.shared.global [$0], [$1], 16;", "r,l,~{memory}", [to, source])
+        return context.get_dummy_value()
+    return types.void(kept, at, x, place), codegen
+
+
+@intrinsic
+def copy_commit(typing):
+    def codegen(context, builder, signature, arguments):
+        _ptx(builder, ir.VoidType(), "cp.async.commit_group;", "~{memory}", [])
+        return context.get_dummy_value()
+    return types.void(), codegen
+
+
+@intrinsic
+def copy_wait(typing, groups):
+    if not isinstance(groups, types.IntegerLiteral):
+        return None
+    text = f"cp.async.wait_group {groups.literal_value};"
+
+    def codegen(context, builder, signature, arguments):
+        _ptx(builder, ir.VoidType(), text, "~{memory}", [])
+        return context.get_dummy_value()
+    return types.void(groups), codegen
+
+
+def _four_words(context, builder, signature, struct):
+    words = [builder.extract_value(struct, k) for k in range(4)]
+    return context.make_tuple(builder, signature.return_type, words)
+
+
+def _ldmatrix(turn):
+    text = f"ldmatrix.sync.aligned.m8n8.x4{turn}.shared.b16 {{$0,$1,$2,$3}}, [$4];"
+
+    @intrinsic
+    def ldmatrix(typing, kept, at):
+        def codegen(context, builder, signature, arguments):
+            place = _shared(builder, address(context, builder, kept, *arguments))
+            found = _ptx(builder, ir.LiteralStructType([I32] * 4), text, "=r,=r,=r,=r,r,~{memory}", [place])
+            return _four_words(context, builder, signature, found)
+        return types.UniTuple(types.int32, 4)(kept, at), codegen
+    return ldmatrix
+
+
+ldmatrix, ldmatrix_turned = _ldmatrix(""), _ldmatrix(".trans")
+
+
+def _mma(kind):
+    text = (f"mma.sync.aligned.m16n8k16.row.col.f32.{kind}.{kind}.f32 "
+            "{$0,$1,$2,$3},{$4,$5,$6,$7},{$8,$9},{$10,$11,$12,$13};")
+
+    @intrinsic
+    def mma(typing, c0, c1, c2, c3, a0, a1, a2, a3, b0, b1):
+        def codegen(context, builder, signature, arguments):
+            found = _ptx(builder, ir.LiteralStructType([F32] * 4), text, "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f",
+                         [*arguments[4:], *arguments[:4]], effects=False)
+            return _four_words(context, builder, signature, found)
+        return types.UniTuple(types.float32, 4)(*[types.float32] * 4, *[types.int32] * 6), codegen
+    return mma
+
+
+mma_float16, mma_bfloat16 = _mma("f16"), _mma("bf16")
+
+
+# --------------------------------------------------------------------------------------------------------------- warps
 
 
 def _device(function):

@@ -109,3 +109,78 @@ def warp_sum(value):
 
 def warp_max(value):
     return together(_butterfly(lambda a, b: b if b > a or a != a else a), value)
+
+
+def bits_of(x):
+    return np.float32(x).view(np.uint32)
+
+
+def float_of(bits):
+    return np.uint32(bits).view(np.float32)
+
+
+def copy_async(kept, at, x, place):
+    to, source = values_of(kept), values_of(x)
+    count = 16 // source.itemsize
+    if at % count or place % count:
+        raise IndexError(f"expected places that are multiples of {count}, got {at} and {place}")
+    _inside(kept, at + count - 1), _inside(x, place + count - 1)
+    to[at:at + count] = source[place:place + count]
+
+
+def copy_commit():
+    pass
+
+
+def copy_wait(groups):
+    pass
+
+
+def _matrices(turned):
+    """Answers of ldmatrix from the rows that the lanes point at."""
+    def compute(rows):
+        answers = [[0] * 4 for _ in rows]
+        for k in range(4):
+            matrix = np.array(rows[8 * k:8 * k + 8])
+            words = np.ascontiguousarray(matrix.T if turned else matrix).view(np.int32)
+            for lane in range(WARP):
+                answers[lane][k] = words[lane >> 2, lane & 3]
+        return answers
+    return compute
+
+
+def ldmatrix(kept, at):
+    return tuple(together(_matrices(False), values_of(kept)[at:at + 8].copy()))
+
+
+def ldmatrix_turned(kept, at):
+    return tuple(together(_matrices(True), values_of(kept)[at:at + 8].copy()))
+
+
+def _pair(word, brief):
+    """The two halves of a 32-bit register."""
+    halves = np.array([word], np.int32).view(np.uint16)
+    return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32) if brief else halves.view(np.float16)
+
+
+def _products(brief):
+    """Answers of mma.sync m16n8k16 from the fragments of all lanes."""
+    def compute(fragments):
+        a, b, c = (np.zeros(shape, np.float32) for shape in ((16, 16), (16, 8), (16, 8)))
+        places = [(lane >> 2, 2 * (lane & 3)) for lane in range(WARP)]
+        for (g, q), f in zip(places, fragments):
+            c[g, q:q + 2], c[g + 8, q:q + 2] = f[:2], f[2:4]
+            a[g, q:q + 2], a[g + 8, q:q + 2] = _pair(f[4], brief), _pair(f[5], brief)
+            a[g, q + 8:q + 10], a[g + 8, q + 8:q + 10] = _pair(f[6], brief), _pair(f[7], brief)
+            b[q:q + 2, g], b[q + 8:q + 10, g] = _pair(f[8], brief), _pair(f[9], brief)
+        c += a @ b
+        return [(c[g, q], c[g, q + 1], c[g + 8, q], c[g + 8, q + 1]) for g, q in places]
+    return compute
+
+
+def mma_float16(*fragments):
+    return together(_products(False), fragments)
+
+
+def mma_bfloat16(*fragments):
+    return together(_products(True), fragments)
