@@ -46,7 +46,7 @@ def test_tensor_cores_are_fed_by_ldmatrix_and_asynchronous_copies(tmp_path):
     assert len(found) == 6
     for r in found:
         assert r["spills"] == r["stack"] == 0 and r["registers"] <= 128, r
-        assert r["every"]["HMMA"] >= 32 and r["loop"]["HMMA"] / r["loop"]["LDSM"] >= 2, r
+        assert r["loop"]["HMMA"] == 16 and r["loop"]["LDSM"] == 6, r
         assert r["every"]["LDGSTS"] >= 8, r
 
 

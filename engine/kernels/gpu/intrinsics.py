@@ -58,17 +58,23 @@ def store1(typing, x, at, value):
     return types.void(x, at, x.dtype), codegen
 
 
-def _four(builder, pointer):
-    """A pointer to values as a pointer to vectors of four."""
-    return builder.bitcast(pointer, ir.VectorType(pointer.type.pointee, 4).as_pointer())
+def _vectors(context, builder, array_type, array, at):
+    """Pointers to the 16-byte vectors (two of float64) that hold the four values from a flat place on."""
+    pointer = address(context, builder, array_type, array, at)
+    lanes = min(4, 16 // context.get_abi_sizeof(pointer.type.pointee))
+    kind = ir.VectorType(pointer.type.pointee, lanes).as_pointer()
+    return lanes, [builder.bitcast(builder.gep(pointer, [I64(k)]), kind) for k in range(0, 4, lanes)]
 
 
 @intrinsic
 def load4(typing, x, at):
     def codegen(context, builder, signature, arguments):
-        vector = builder.load(_four(builder, address(context, builder, x, *arguments)))
-        vector.align = 16                    # of float64 it becomes two reads of 16 bytes
-        values = [builder.extract_element(vector, I32(k)) for k in range(4)]
+        lanes, pointers = _vectors(context, builder, x, *arguments)
+        values = []
+        for pointer in pointers:
+            vector = builder.load(pointer)
+            vector.align = 16
+            values += [builder.extract_element(vector, I32(k)) for k in range(lanes)]
         return context.make_tuple(builder, signature.return_type, values)
     return types.UniTuple(x.dtype, 4)(x, at), codegen
 
@@ -77,11 +83,12 @@ def load4(typing, x, at):
 def store4(typing, x, at, a, b, c, d):
     def codegen(context, builder, signature, arguments):
         array, place, *values = arguments
-        pointer = _four(builder, address(context, builder, x, array, place))
-        vector = ir.Constant(pointer.type.pointee, ir.Undefined)
-        for k, value in enumerate(values):
-            vector = builder.insert_element(vector, value, I32(k))
-        builder.store(vector, pointer).align = 16
+        lanes, pointers = _vectors(context, builder, x, array, place)
+        for number, pointer in enumerate(pointers):
+            vector = ir.Constant(pointer.type.pointee, ir.Undefined)
+            for k in range(lanes):
+                vector = builder.insert_element(vector, values[number * lanes + k], I32(k))
+            builder.store(vector, pointer).align = 16
         return context.get_dummy_value()
     return types.void(x, at, *[x.dtype] * 4), codegen
 

@@ -33,7 +33,6 @@ from engine.kernels.gpu import (
     mma_float16,
     shared_array,
     store1,
-    unrolled,
 )
 from engine.kernels.half import bits
 
@@ -104,15 +103,14 @@ def fragments(tile, turned_a, turned_b, brief):
     """sums += the product of one slice of A and one of B, for a warp's patch."""
     rows, columns, depth, high, wide = tile
     a_stride, b_stride = (rows if turned_a else depth) + PAD, (depth if turned_b else columns) + PAD
-    tiles, pairs, steps = high // 16, wide // 16, depth // 16
+    tiles, pairs = high // 16, wide // 16
     mma = (mma_bfloat16 if brief else mma_float16)
     read_a = ldmatrix_turned if turned_a else ldmatrix
     read_b = ldmatrix if turned_b else ldmatrix_turned
 
     def multiply(left, right, a_at, b_at, row, column, lane, a, b, sums):
         low, upper, middle = int32(lane % 8), int32(lane // 16 * 8), int32(lane // 8 % 2 * 8)
-        for step in unrolled(steps):
-            k = 16 * step
+        for k in range(0, depth, 16):        # written out it would take more than 128 registers
             for i in range(tiles):
                 at = (k + upper + low) * a_stride + row + 16 * i + middle if turned_a else \
                     (row + 16 * i + middle + low) * a_stride + k + upper
