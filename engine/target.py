@@ -114,6 +114,13 @@ class Cuda:
         device = self.module.get_current_device()
         return f"a GPU is present: {device.name.decode()} (compute capability {device.compute_capability})"
 
+    def demand(self, capability, name):
+        """Refuses a GPU whose compute capability is less than the kernel `name` needs."""
+        found = tuple(self.module.get_current_device().compute_capability)
+        if found < capability:
+            raise TargetError(f"{name}: expected a GPU of compute capability {'.'.join(map(str, capability))} or later, "
+                              f"got {'.'.join(map(str, found))}; run it on the target cpu")
+
     def owns(self, array):
         return hasattr(array, "copy_to_host")
 

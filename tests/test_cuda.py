@@ -119,3 +119,15 @@ def test_checks_find_a_kernel_of_ones_own_that_is_wrong():
 
 def _shifted(out):
     out[cuda.threadIdx.x + 1] = 1
+
+
+def test_a_gpu_that_is_too_old_is_refused_by_name(monkeypatch):
+    from types import SimpleNamespace
+
+    from engine.kernels.gpu import make_launcher
+    device = SimpleNamespace(compute_capability=(7, 5))
+    monkeypatch.setattr(targets.cuda, "_module", SimpleNamespace(jit=None, get_current_device=lambda: device))
+    monkeypatch.setattr(type(targets.cuda), "simulated", False)
+    launcher = make_launcher(_shifted, {"capability": (8, 0)})
+    with pytest.raises(TargetError, match=r"_shifted: expected .* compute capability 8\.0 or later, got 7\.5"):
+        launcher[1, 32](np.zeros(32, "f4"))

@@ -1,4 +1,4 @@
-"""`python -m tools.bench SUITE [--threads 1 2] [--only TEXT] [--json FILE]`
+"""`python -m tools.bench SUITE [--threads 1 2] [--only TEXT] [--json FILE]`, or `--target cuda` for the suite on a GPU
 
 Each number of threads is a process of its own that is bound to as many cores before any library starts: some peers
 have no other way to be limited.
@@ -43,7 +43,7 @@ def main():
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.target == "cuda":
-        arguments.suites = ["cuda"]
+        arguments.suites, arguments.threads = ["cuda"], [len(cores())]
     if not arguments.suites or set(arguments.suites) - set(SUITES):
         parser.error(f"expected suites of {', '.join(SUITES)}, got {' '.join(arguments.suites) or 'none'}")
     counts = arguments.threads or sorted({1, len(cores())})

@@ -51,11 +51,11 @@ class Compiler:
 
     def compile(self, function, options, threads, arguments):
         signature = tuple(map(numba_type, arguments))
-        if (function, signature) in self.made:
+        if (function, signature) in self.made or self.capability < options.get("capability", (0, 0)):
             return
         text, error = "", ""
         try:
-            given = {k: v for k, v in options.items() if k != "max_registers"}
+            given = {k: v for k, v in options.items() if k not in ("max_registers", "capability")}
             text = self.cuda.compile_ptx(function, types.void(*signature), cc=self.capability, **given)[0]
         except Exception as problem:         # whatever Numba raises is this row's result
             error = f"{type(problem).__name__}: {problem}"

@@ -104,7 +104,11 @@ class _Launcher:
 
     def _compiled(self):
         jit = target.cuda.module.jit
-        return jit(self.function) if target.cuda.simulated else jit(**self.options)(self.function)
+        if target.cuda.simulated:            # it knows no options
+            return jit(self.function)
+        options = dict(self.options)
+        target.cuda.demand(options.pop("capability", (0, 0)), self.function.__name__)
+        return jit(**options)(self.function)
 
 
 def _compile(function, options):
@@ -121,7 +125,10 @@ def _put_in_place(names):
 
 
 class kernel:
-    """A CUDA kernel, compiled at its first launch: `fill[grid, block](...)`. `options` go to `cuda.jit`."""
+    """A CUDA kernel, compiled at its first launch: `fill[grid, block](...)`.
+
+    `options` go to `cuda.jit`, but for `capability`: the least compute capability that it needs, as (8, 0).
+    """
 
     def __init__(self, function, **options):
         self.python, self.options = function, options
@@ -137,7 +144,8 @@ class kernel:
 class kernel_of:
     """A factory of CUDA kernels that take formulas: `map_values(relu, dtype)[grid, block](...)`.
 
-    The last argument is the dtype that formulas compute in; what is no formula goes to the factory as it is.
+    The last argument is the dtype that formulas compute in; what is no formula goes to the factory as it is. `options`
+    as for `kernel`.
     """
 
     def __init__(self, factory, **options):

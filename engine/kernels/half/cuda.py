@@ -154,7 +154,7 @@ def writer(tile):
 # ------------------------------------------------------------------------------------------------------------- kernels
 
 
-@functools.partial(kernel_of, max_registers=128)
+@functools.partial(kernel_of, max_registers=128, capability=(8, 0))
 def _matmul_half(tile, turned_a, turned_b, brief):
     rows, columns, depth, high, wide = tile
     copy_a = copier(rows, depth, tile.threads, not turned_a)
