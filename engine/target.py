@@ -118,8 +118,9 @@ class Cuda:
         """Refuses a GPU whose compute capability is less than the kernel `name` needs."""
         found = tuple(self.module.get_current_device().compute_capability)
         if found < capability:
-            raise TargetError(f"{name}: expected a GPU of compute capability {'.'.join(map(str, capability))} or later, "
-                              f"got {'.'.join(map(str, found))}; run it on the target cpu")
+            wanted, got = ("{}.{}".format(*c) for c in (capability, found))
+            raise TargetError(f"{name}: expected a GPU of compute capability {wanted} or later, got {got}; "
+                              f"run it on the target cpu")
 
     def owns(self, array):
         return hasattr(array, "copy_to_host")

@@ -24,13 +24,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 
 from engine.errors import EngineError
-from engine.kernels.entry import Disjoint
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load4, store4
 from engine.kernels.op import Op, demand, flat, floats, same
+from engine.kernels.simd.parts import part
 from engine.kernels.split import span
 
 # ------------------------------------------------------------------------------------------------------------ formulas
@@ -202,7 +201,7 @@ ACTIVATIONS = {a.name: replace(a, truth=REFERENCES[a.name]) for a in _BUILT_IN}
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def map_cpu(x, f, out, task, tasks):
     """out[i] = f(x[i])"""
     first, count = span(x.size, task, tasks)
@@ -210,7 +209,7 @@ def map_cpu(x, f, out, task, tasks):
         out[first + k] = f(x[first + k])
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def scale_by_slope_cpu(dy, at, slope, dx, task, tasks):
     """dx[i] = dy[i] * slope(at[i])"""
     first, count = span(dy.size, task, tasks)

@@ -14,10 +14,10 @@ memory.
 import math
 
 import numpy as np
-from numba import njit
 
 from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel
 from engine.kernels.op import Arrangement, Op, Spec, demand, floats, integers, same, share, spec
+from engine.kernels.simd.parts import part
 from engine.kernels.split import greatest, least, span
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
@@ -51,12 +51,12 @@ def record_reference(history, value, position):
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@njit(error_model="numpy", forceinline=True)
+@part(forceinline=True)
 def clamped(index, size):
     return min(max(index, 0), size - 1)
 
 
-@njit(error_model="numpy")
+@part
 def take_batch_cpu(data, order, position, out, task, tasks):
     """out[r] = data[order[position * size + r]]"""
     start = position[0] * out.shape[0]
@@ -68,19 +68,19 @@ def take_batch_cpu(data, order, position, out, task, tasks):
             row[j] = given[j]
 
 
-@njit(error_model="numpy")
+@part
 def advance_cpu(counter, by, out, task, tasks):
     """out[-1] += by; out is counter's memory"""
     out[out.size - 1] += by
 
 
-@njit(error_model="numpy")
+@part
 def pick_cpu(rates, position, out, task, tasks):
     """out = rates[position]"""
     out[0] = rates[clamped(position[0], rates.size)]
 
 
-@njit(error_model="numpy")
+@part
 def accumulate_cpu(total, value, weight, out, task, tasks):
     """out += weight * value in out's precision; out is total's memory"""
     number = out.dtype.type
@@ -88,7 +88,7 @@ def accumulate_cpu(total, value, weight, out, task, tasks):
         out[i] += number(weight) * number(value[i])
 
 
-@njit(error_model="numpy")
+@part
 def record_cpu(history, value, position, out, task, tasks):
     """out[position] = value; out is history's memory"""
     out[clamped(position[0], out.size)] = out.dtype.type(value[0])

@@ -1,6 +1,6 @@
 """From an op's kernel to machine code that a plan can call: entries, their disk cache, and the one parallel runner.
 
-A CPU kernel is a plain `@njit` function that computes one *task* of a grid, as a CUDA kernel computes one block:
+A CPU kernel is a function (`@part`) that computes one *task* of a grid, as a CUDA kernel computes one block:
 
     kernel(inputs..., scalars..., outputs..., work..., blocking..., task, tasks)
 
@@ -15,6 +15,7 @@ same bits for any number of threads.
 """
 import contextlib
 import functools
+import gc
 import hashlib
 import inspect
 import os
@@ -29,7 +30,6 @@ from llvmlite import ir
 from numba import config, njit, prange, types
 from numba.core import cgutils
 from numba.core.ccallback import CFunc
-from numba.core.compiler import Compiler
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from numba.np import arrayobj
@@ -81,20 +81,6 @@ def call_entry(tyctx, entry, block, task, tasks):
         builder.call(function, [builder.inttoptr(args[1], words), args[2], args[3]])
         return context.get_dummy_value()
     return types.void(types.int64, types.int64, types.int64, types.int64), codegen
-
-
-class Disjoint(Compiler):
-    """`@njit(error_model="numpy", pipeline_class=Disjoint)`: no array that the kernel writes overlaps another argument,
-    except that an output may be an input that it replaces value by value.
-
-    Without this promise LLVM compares addresses before each loop, and a loop over an op done in place runs one value
-    at a time. Loop over slices that start at the task's first value (`xs = x[first:last]`, `for i in range(xs.size)`):
-    an index that might be negative becomes a gather.
-    """
-
-    def define_pipelines(self):
-        self.state.flags.noalias = True
-        return super().define_pipelines()
 
 
 # --------------------------------------------------------------------------------------------------------- disk cache
@@ -190,6 +176,18 @@ def entry(kernel, parameters, dtype):
         return _entries[key]
 
 
+@contextlib.contextmanager
+def _no_collection():
+    """Without Python's search for garbage cycles, a fifth of the time that Numba takes, finding little."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def _compile(name, kernel, parameters, dtype):
     file = inspect.getsourcefile(kernel.py_func) or "<kernel>"
     made = _entry_of(name, file, kernel, parameters, dtype)
@@ -197,7 +195,8 @@ def _compile(name, kernel, parameters, dtype):
     if os.path.abspath(file).startswith(_shipped + os.sep) and _can_cache():
         with _own_cache():
             made.enable_caching()
-    made.compile()
+    with _no_collection():
+        made.compile()
     return made
 
 

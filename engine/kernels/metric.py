@@ -14,10 +14,11 @@ count as wrong and stay out of the matrix, and so do rows with a NaN.
 import math
 
 import numpy as np
-from numba import float64, njit
+from numba import float64
 
 from engine.kernels.gpu import THREADS, blocks, cuda, kernel
 from engine.kernels.op import INTEGER, Arrangement, Op, Spec, demand, floats, integers, share
+from engine.kernels.simd.parts import part
 from engine.kernels.split import (
     CHUNK,
     LANES,
@@ -67,7 +68,7 @@ def error_reference(function):
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@njit(error_model="numpy")
+@part
 def is_first_largest(row, label):
     """Whether row[label] is the first largest value; comparisons with NaN are false."""
     own, wrong = row[label], 0
@@ -79,7 +80,7 @@ def is_first_largest(row, label):
     return wrong == 0 and own == own
 
 
-@njit(error_model="numpy")
+@part
 def correct_cpu(scores, labels, threshold, out, counts, task, tasks):
     """counts[task] = rows of this task that are right"""
     right, threshold = 0, scores.dtype.type(threshold)
@@ -93,7 +94,7 @@ def correct_cpu(scores, labels, threshold, out, counts, task, tasks):
     counts[task] = right
 
 
-@njit(error_model="numpy")
+@part
 def top_k_cpu(scores, labels, k, out, counts, task, tasks):
     """counts[task] = rows of this task in which fewer than k scores are above the label's"""
     right = 0
@@ -109,7 +110,7 @@ def top_k_cpu(scores, labels, k, out, counts, task, tasks):
     counts[task] = right
 
 
-@njit(error_model="numpy")
+@part
 def add_correct_cpu(scores, labels, number, out, counts, task, tasks):
     """out[0] = the sum of all tasks' counts: whole numbers, so their order and number do not matter"""
     if task == 0:
@@ -119,7 +120,7 @@ def add_correct_cpu(scores, labels, number, out, counts, task, tasks):
         out[0] = right
 
 
-@njit(error_model="numpy", forceinline=True)
+@part(forceinline=True)
 def class_of(row, threshold):
     """The predicted class of a row of scores; -1 when one is NaN."""
     if row.size == 1:
@@ -131,7 +132,7 @@ def class_of(row, threshold):
     return -1 if nan else best
 
 
-@njit(error_model="numpy")
+@part
 def classes_cpu(scores, labels, before, threshold, matrix, said, task, tasks):
     """said[i] = the predicted class of row i"""
     threshold = scores.dtype.type(threshold)
@@ -140,7 +141,7 @@ def classes_cpu(scores, labels, before, threshold, matrix, said, task, tasks):
         said[i] = class_of(scores[i], threshold)
 
 
-@njit(error_model="numpy")
+@part
 def confusion_cpu(scores, labels, before, threshold, matrix, said, task, tasks):
     """matrix[label, said] += 1; `before` is the same memory"""
     if task == 0:
@@ -149,7 +150,7 @@ def confusion_cpu(scores, labels, before, threshold, matrix, said, task, tasks):
                 matrix[labels[i], said[i]] += 1
 
 
-@njit(error_model="numpy", fastmath=SUMS)
+@part(fastmath=SUMS)
 def error_cpu(p, y, squared, c, out, parts, chunk, task, tasks):
     """parts[k] = the sum of (p - y)^2, or of the absolute differences, over chunk k"""
     first, count = span(parts.size, task, tasks)
@@ -165,7 +166,7 @@ def error_cpu(p, y, squared, c, out, parts, chunk, task, tasks):
         parts[k] = total
 
 
-@njit(error_model="numpy")
+@part
 def add_errors_cpu(p, y, squared, c, out, parts, chunk, task, tasks):
     """out[0] = the sum of the chunks / c"""
     if task == 0:
@@ -175,7 +176,7 @@ def add_errors_cpu(p, y, squared, c, out, parts, chunk, task, tasks):
         out[0] = total / c
 
 
-@njit(error_model="numpy")
+@part
 def binary_labels_cpu(y, threshold, out, task, tasks):
     """out[i] = 1 if y[i] > threshold else 0"""
     threshold = y.dtype.type(threshold)

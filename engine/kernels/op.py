@@ -7,7 +7,7 @@ m, k, n of a product `(m, k) @ (k, n)`.
 `arrange` says how the arrays are handed to the kernels: as which simpler shapes (an elementwise op sees everything as
 one dimension), which numbers go along, how many tasks the CPU kernel is split into. Both targets get the same views:
 
-    cpu:   kernel(inputs..., scalars..., outputs..., work..., blocking..., task, tasks)     @njit, one task of a grid
+    cpu:   kernel(inputs..., scalars..., outputs..., work..., blocking..., task, tasks)     @part, one task of a grid
     cuda:  launcher(inputs..., scalars..., outputs...)                                      starts the grid itself
 
 A tuple of CPU kernels is a sequence of phases with a barrier in between and the same arguments.
@@ -108,7 +108,7 @@ class Op:
     name        the key in TABLE
     reference   reference(*arrays, **attributes) -> array or tuple: the truth, in NumPy, made for float64
     shapes      shapes(*specs, **attributes) -> Spec or tuple of Specs; raises ShapeError and DtypeError
-    cpu         the @njit kernel, or a tuple of kernels (phases)
+    cpu         the kernel, or a tuple of kernels (phases)
     cuda        the launcher of the CUDA kernels
     samples     samples(rng) -> iterable of (inputs, attributes): float64 inputs, with awkward sizes (0, 1, prime, tail)
     arrange     arrange(inputs, outputs, attributes, threads) -> Arrangement

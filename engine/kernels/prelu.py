@@ -5,10 +5,10 @@
 Shapes: x (n, c) after folding the leading axes, alpha (c,).
 """
 import numpy as np
-from numba import njit
 
 from engine.kernels.gpu import THREADS, blocks, cuda, kernel
 from engine.kernels.op import Op, demand, floats, rows, spec
+from engine.kernels.simd.parts import part
 from engine.kernels.split import span
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
@@ -26,7 +26,7 @@ def prelu_grad_reference(dy, x, alpha):
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@njit(error_model="numpy")
+@part
 def prelu_cpu(x, alpha, y, task, tasks):
     """y[i, j] = x[i, j] if x[i, j] > 0 else alpha[j] * x[i, j]"""
     first, count = span(x.shape[0], task, tasks)
@@ -37,7 +37,7 @@ def prelu_cpu(x, alpha, y, task, tasks):
             y[i, j] = v if v > 0 else alpha[j] * v
 
 
-@njit(error_model="numpy")
+@part
 def prelu_grad_cpu(dy, x, alpha, dx, dalpha, task, tasks):
     """A task takes some channels of all rows, so that each channel is summed in one order."""
     first, count = span(x.shape[1], task, tasks)

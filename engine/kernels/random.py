@@ -17,11 +17,11 @@ float32, with more digits.
 import math
 
 import numpy as np
-from numba import njit
 
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, blocks, cuda, device, is_aligned, kernel, kernel_of, load4, store4
 from engine.kernels.op import FLOATS, Arrangement, Op, Spec, demand, floats, integers, same, share
+from engine.kernels.simd.parts import part
 from engine.kernels.split import span
 
 # ------------------------------------------------------------------------------------------------------------ formulas
@@ -98,18 +98,18 @@ def shuffled(n, seed, epoch):
 
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
-philox = njit(error_model="numpy", forceinline=True)(philox_at)
-key_of = njit(error_model="numpy", forceinline=True)(key_at)
+philox = part(philox_at, forceinline=True)
+key_of = part(key_at, forceinline=True)
 
 
-@njit(error_model="numpy", forceinline=True)
+@part(forceinline=True)
 def block_span(size, task, tasks):
     """(first block, first value, end) of this task's share; the last block of all may be cut short."""
     first, count = span((size + 3) // 4, task, tasks)
     return first, 4 * first, min(4 * (first + count), size)
 
 
-@njit(error_model="numpy")
+@part
 def uniform_cpu(counter, low, unit, shift, stream, out, task, tasks):
     """out[i] = low + unit * (word >> shift)"""
     number = out.dtype.type
@@ -129,7 +129,7 @@ def uniform_cpu(counter, low, unit, shift, stream, out, task, tasks):
         out[i] = low + unit * number(np.uint32(words[i & 3] >> shift))
 
 
-@njit(error_model="numpy")
+@part
 def normal_cpu(counter, pair, mean, std, stream, out, task, tasks):
     """out[2 i], out[2 i + 1] = mean + std * pair(word, next word)"""
     number = out.dtype.type
@@ -150,7 +150,7 @@ def normal_cpu(counter, pair, mean, std, stream, out, task, tasks):
         out[i] = mean + std * drawn[i & 1]
 
 
-@njit(error_model="numpy")
+@part
 def dropout_cpu(x, counter, threshold, scale, stream, out, task, tasks):
     """out[i] = x[i] * scale if word < threshold else 0"""
     number = x.dtype.type

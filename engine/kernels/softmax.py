@@ -14,15 +14,15 @@ in tile[row, j], so that loops over j are vectorised, whatever the steps. Short 
 import math
 
 import numpy as np
-from numba import float64, njit
+from numba import float64
 
 from engine.kernels import elementary
 from engine.kernels.elementwise import IDENTITY
-from engine.kernels.entry import Disjoint
 from engine.kernels.gpu import cuda, kernel
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats, share, spec
 from engine.kernels.reduce import LARGER, reduced_shape, three_axes
 from engine.kernels.reduce.cpu import LANES, fold_line
+from engine.kernels.simd.parts import part
 from engine.kernels.split import SUMS, WARPS, row_threads, shared_max, shared_sum, span
 
 TILE = 8192                                  # values of a tile, where lines are not too long for eight columns
@@ -61,7 +61,7 @@ def logsumexp_reference(x, axis, keepdims):
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def tile_exp(x, at, size, row_step, column_step, logarithm, tile, values, tops, sums, first, width):
     """tops and sums of `width` columns, from `first` on; in the tile x - top (logarithm = 1) or exp(x - top) (0)"""
     at, values, first = max(0, at), max(0, values), max(0, first)
@@ -84,7 +84,7 @@ def tile_exp(x, at, size, row_step, column_step, logarithm, tile, values, tops, 
             tile[values + row * width + j] = z if logarithm else e
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def tile_out(size, row_step, column_step, logarithm, tile, values, sums, first, y, at, width):
     """y = (x - top) - log(s) or exp(x - top) / s from the tile"""
     at, values, first = max(0, at), max(0, values), max(0, first)
@@ -97,7 +97,7 @@ def tile_out(size, row_step, column_step, logarithm, tile, values, sums, first, 
             y[at + row * row_step + j * column_step] = v - s if logarithm else v * s
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint, fastmath=SUMS)
+@part(disjoint=True, fastmath=SUMS)
 def total(x, at, size):
     """The sum of a line, in vector lanes"""
     at, found = max(0, at), x.dtype.type(0)
@@ -106,7 +106,7 @@ def total(x, at, size):
     return found
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def line_exp(x, at, size, top, y, to):
     """s of one contiguous line, x[at:at + size], of which exp(x - top) is left in y"""
     at, to = max(0, at), max(0, to)
@@ -115,7 +115,7 @@ def line_exp(x, at, size, top, y, to):
     return total(y, to, size)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def line_softmax(x, at, size, top, logarithm, y):
     at = max(0, at)
     s = line_exp(x, at, size, top, y, at)
@@ -129,7 +129,7 @@ def line_softmax(x, at, size, top, logarithm, y):
             y[at + j] *= s
 
 
-@njit(error_model="numpy")
+@part
 def softmax_cpu(x, size, columns, row_step, logarithm, y, tile, tops, sums, width, same, larger, task, tasks):
     """A task shares the lines; `columns` of them lie side by side in each of the groups"""
     at, count = span(x.size // size, task, tasks)
@@ -150,7 +150,7 @@ def softmax_cpu(x, size, columns, row_step, logarithm, y, tile, tops, sums, widt
             at += n
 
 
-@njit(error_model="numpy")
+@part
 def logsumexp_cpu(x, size, columns, row_step, y, tile, tops, sums, width, same, larger, task, tasks):
     """y = top + log(s)"""
     at, count = span(y.size, task, tasks)
@@ -173,7 +173,7 @@ def logsumexp_cpu(x, size, columns, row_step, y, tile, tops, sums, width, same, 
         at += n
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def tile_grad(dy, y, at, size, row_step, column_step, logarithm, dx, sums, kept, width):
     """dx = dy - exp(y) sum(dy) (logarithm = 1) or y (dy - sum(dy y)) (0)"""
     at, kept, row_step, column_step = max(0, at), max(0, kept), max(0, row_step), max(0, column_step)
@@ -190,7 +190,7 @@ def tile_grad(dy, y, at, size, row_step, column_step, logarithm, dx, sums, kept,
             dx[k] = dy[k] - elementary.exp(y[k]) * s if logarithm else y[k] * (dy[k] - s)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint, fastmath=SUMS)
+@part(disjoint=True, fastmath=SUMS)
 def product(a, b, at, size):
     """The sum of a[j] b[j] along a line, in vector lanes"""
     at, found = max(0, at), a.dtype.type(0)
@@ -199,7 +199,7 @@ def product(a, b, at, size):
     return found
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def softmax_grad_cpu(dy, y, size, columns, row_step, logarithm, dx, tile, tops, sums, width, task, tasks):
     first, count = span(y.size // size, task, tasks)
     at, last = first, first + count

@@ -10,9 +10,10 @@ Loops over a span count from 0 and add `first`: only then can LLVM show that no 
     for k in range(count):
         out[first + k] = f(x[first + k])
 """
-from numba import float64, njit
+from numba import float64
 
 from engine.kernels.gpu import cuda, device, kernel, warp_max, warp_sum
+from engine.kernels.simd.parts import part
 
 CHUNK = 8192                                 # values of a chunk of a sum
 LANES = 128                                  # threads of a block that adds together
@@ -35,7 +36,7 @@ def rows_of_chunk(width):
     return min(256, max(16, 2 * CHUNK // max(1, width)))
 
 
-@njit(error_model="numpy", forceinline=True)
+@part(forceinline=True)
 def span(size, task, tasks):
     """(first, count) of the share of one task in `size` things."""
     first = max(0, size * task // tasks)

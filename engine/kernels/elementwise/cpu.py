@@ -2,13 +2,12 @@
 
 `table` holds the four axes of a broadcast call, outer to inner: 4 sizes, 4 steps in a, 4 steps in b (0 where repeated).
 """
-from numba import njit
 
-from engine.kernels.entry import Disjoint
+from engine.kernels.simd.parts import part
 from engine.kernels.split import span
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def map_with_cpu(x, f, p, q, out, task, tasks):
     """out[i] = f(x[i], p, q)"""
     p, q = x.dtype.type(p), x.dtype.type(q)
@@ -17,7 +16,7 @@ def map_with_cpu(x, f, p, q, out, task, tasks):
         out[first + k] = f(x[first + k], p, q)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def scale_by_slope_with_cpu(dy, at, slope, p, q, dx, task, tasks):
     """dx[i] = dy[i] * slope(at[i], p, q)"""
     p, q = at.dtype.type(p), at.dtype.type(q)
@@ -26,7 +25,7 @@ def scale_by_slope_with_cpu(dy, at, slope, p, q, dx, task, tasks):
         dx[first + k] = dy[first + k] * slope(at[first + k], p, q)
 
 
-@njit(error_model="numpy", forceinline=True)
+@part(forceinline=True)
 def places(table, at):
     """(x, y, line, column): where the value `at` of the output comes from in a and in b, its line and place in it."""
     row = at // table[3]
@@ -37,7 +36,7 @@ def places(table, at):
             i * table[8] + j * table[9] + k * table[10] + column * table[11], k, column)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def zip_cpu(a, b, f, *rest):
     """out = f(a, b), line by line; along a line, an input either goes with it or stays one number"""
     table, out, task, tasks = rest[:-3], rest[-3], rest[-2], rest[-1]
@@ -64,7 +63,7 @@ def zip_cpu(a, b, f, *rest):
         x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def zip_slope_cpu(dz, a, b, slope, *rest):
     """out = dz * slope(a, b), as `zip_cpu`; dz has the shape of out"""
     table, out, task, tasks = rest[:-3], rest[-3], rest[-2], rest[-1]

@@ -1,16 +1,16 @@
 """CPU kernels of half precision: plain loops; the product converts as it reads."""
 import numpy as np
-from numba import njit
 
 from engine.kernels.half import bits
+from engine.kernels.simd.parts import part
 from engine.kernels.split import span
 
-brief_of = njit(error_model="numpy", forceinline=True)(bits.brief_of)
-half_of = njit(error_model="numpy", forceinline=True)(bits.half_of)
-bits_of_half = njit(error_model="numpy", forceinline=True)(bits.bits_of_half)
+brief_of = part(bits.brief_of, forceinline=True)
+half_of = part(bits.half_of, forceinline=True)
+bits_of_half = part(bits.bits_of_half, forceinline=True)
 
 
-@njit(error_model="numpy")
+@part
 def to_half(x, brief, out, task, tasks):
     """out[i] = the half nearest to x[i]"""
     first, count = span(x.size, task, tasks)
@@ -21,7 +21,7 @@ def to_half(x, brief, out, task, tasks):
         out[k] = brief_of(word[0]) if brief else half_of(word[0])
 
 
-@njit(error_model="numpy")
+@part
 def from_half(h, brief, out, task, tasks):
     """out[i] = the value of h[i]"""
     first, count = span(h.size, task, tasks)
@@ -31,7 +31,7 @@ def from_half(h, brief, out, task, tasks):
         words[k] = half << np.uint32(16) if brief else bits_of_half(half)
 
 
-@njit(error_model="numpy")
+@part
 def matmul_half(a, b, transpose_a, transpose_b, brief, c, task, tasks):
     """c = op(a) op(b), row by row"""
     first, count = span(c.shape[0], task, tasks)

@@ -2,16 +2,15 @@
 import math
 
 import numpy as np
-from numba import njit
 
 from engine.kernels import elementary
-from engine.kernels.entry import Disjoint
+from engine.kernels.simd.parts import part
 from engine.kernels.split import SUMS, span
 
 WIDE, LONG = 32, 256                         # interleaved comparisons, in rows of at least so many values
 
 
-@njit(error_model="numpy", fastmath=SUMS)
+@part(fastmath=SUMS)
 def total_of(values):
     total = values.dtype.type(0)
     for i in range(values.size):
@@ -19,7 +18,7 @@ def total_of(values):
     return total
 
 
-@njit(error_model="numpy", forceinline=True)
+@part(forceinline=True)
 def largest(row):
     """The largest value; NaN is passed over unless it comes first."""
     top = row[0]
@@ -28,7 +27,7 @@ def largest(row):
     return top
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def largest_of_many(row, room):
     """The same in WIDE interleaved comparisons, kept in `room`: LLVM may not reorder them, as NaN has a meaning."""
     for j in range(WIDE):
@@ -42,7 +41,7 @@ def largest_of_many(row, room):
     return last if last > top else top
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def weigh(values, slopes, weights, c, factor):
     """The weighted sum of the values, c of them to a weight; slopes *= weight * factor."""
     number, total = slopes.dtype.type, 0.0
@@ -60,7 +59,7 @@ def weigh(values, slopes, weights, c, factor):
     return total
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def pointwise(pred, target, weights, value, slope, parameter, part, loss, dpred, sums, values, rows, task, tasks):
     """sums[b] = the weighted loss of block b;  dpred = slope(pred, target) * weight * part / n"""
     n = max(1, weights.size)
@@ -75,14 +74,14 @@ def pointwise(pred, target, weights, value, slope, parameter, part, loss, dpred,
         sums[b] = weigh(v, d, weights[start:end], c, part / n) * part
 
 
-@njit(error_model="numpy")
+@part
 def mean_of_values(pred, target, weights, value, slope, parameter, part, loss, dpred, sums, values, rows, task, tasks):
     """loss = sum of the blocks' sums / n"""
     if task == 0:
         loss[0] = loss.dtype.type(total_of(sums) / max(1, weights.size))
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def exponentials(x, c, tops, e):
     """e = exp(x - the row's largest value), which goes into tops; the rows of a block one behind the other"""
     for r in range(x.size // c):
@@ -95,7 +94,7 @@ def exponentials(x, c, tops, e):
         e[i] = elementary.exp(e[i])
 
 
-@njit(error_model="numpy", fastmath=SUMS)
+@part(fastmath=SUMS)
 def distance_below(row, top):
     """The sum of top - row."""
     total = row.dtype.type(0)
@@ -104,7 +103,7 @@ def distance_below(row, top):
     return total
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def cross_entropy(logits, labels, weights, smoothing, loss, dlogits, sums, tops, rows, task, tasks):
     number, (n, c) = logits.dtype.type, logits.shape
     flat, slopes = logits.reshape(n * c), dlogits.reshape(n * c)
@@ -134,7 +133,7 @@ def cross_entropy(logits, labels, weights, smoothing, loss, dlogits, sums, tops,
         sums[b] = sum_of_block
 
 
-@njit(error_model="numpy", fastmath=SUMS)
+@part(fastmath=SUMS)
 def mixed_entropy(row, targets, top, log_total, on, off):
     """(sum of t, sum of t (log_total + top - x)) with t = on * target + off; what t = 0 excludes may be infinite"""
     mass, entropy, zero = row.dtype.type(0), row.dtype.type(0), row.dtype.type(0)
@@ -146,7 +145,7 @@ def mixed_entropy(row, targets, top, log_total, on, off):
     return mass, entropy
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def cross_entropy_probabilities(logits, targets, weights, smoothing, loss, dlogits, sums, tops, rows, task, tasks):
     number, (n, c) = logits.dtype.type, logits.shape
     flat, wanted_flat, slopes = logits.reshape(n * c), targets.reshape(n * c), dlogits.reshape(n * c)
@@ -169,13 +168,13 @@ def cross_entropy_probabilities(logits, targets, weights, smoothing, loss, dlogi
         sums[b] = sum_of_block
 
 
-@njit(error_model="numpy")
+@part
 def mean_of_blocks(logits, labels, weights, smoothing, loss, dlogits, sums, tops, rows, task, tasks):
     if task == 0:
         loss[0] = loss.dtype.type(total_of(sums) / max(1, weights.size))
 
 
-@njit(error_model="numpy", forceinline=True)
+@part(forceinline=True)
 def rival_of(row, label):
     """(the first largest value's place among the others, whether the row holds a NaN)"""
     rival, nan = 1 if label == 0 else 0, False
@@ -186,7 +185,7 @@ def rival_of(row, label):
     return rival, nan
 
 
-@njit(error_model="numpy")
+@part
 def multiclass_perceptron(logits, labels, weights, loss, dlogits, sums, tops, rows, task, tasks):
     number, (n, c) = logits.dtype.type, logits.shape
     first, count = span(sums.size, task, tasks)
@@ -208,7 +207,7 @@ def multiclass_perceptron(logits, labels, weights, loss, dlogits, sums, tops, ro
         sums[b] = sum_of_block
 
 
-@njit(error_model="numpy")
+@part
 def mean_of_rows(logits, labels, weights, loss, dlogits, sums, tops, rows, task, tasks):
     if task == 0:
         loss[0] = loss.dtype.type(total_of(sums) / max(1, weights.size))

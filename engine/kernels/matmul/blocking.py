@@ -16,8 +16,8 @@ from engine.kernels.matmul.tiles import BEFORE, ON_THE_WAY, SHORT, WIDE
 from engine.kernels.op import Spec
 from engine.kernels.simd import ROWS, VECTOR_BYTES, cache_bytes, lanes
 
-# Multiply-adds, or three times the values of all arrays, that one thread does in about 10 us. Waking a second one takes 2 to 5 us on an idle machine, and
-# milliseconds on a busy one, where the thread has to wait for a core.
+# Multiply-adds, or three times the values of all arrays, that one thread does in about 10 us. Waking a second one takes
+# 2 to 5 us on an idle machine, and milliseconds on a busy one, where the thread has to wait for a core.
 SERIAL_BELOW = 500_000
 TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
 DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM = 4, 96, 160          # rows of A

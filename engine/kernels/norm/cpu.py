@@ -6,28 +6,27 @@ channel. A second phase, shared out by channels, adds the chunks in their order 
 import math
 
 import numpy as np
-from numba import njit
 
-from engine.kernels.entry import Disjoint
+from engine.kernels.simd.parts import part
 from engine.kernels.split import SUMS, span
 
 # ------------------------------------------------------------------------------------------------- moments of channels
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def add_row(row, total):
     for j in range(total.size):
         total[j] += row[j]
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def add_squares(row, mean, total):
     for j in range(total.size):
         distance = row[j] - mean[j]
         total[j] += distance * distance
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def add_products(dy, row, mean, along, plain):
     """along += dy (row - mean);  plain += dy"""
     for j in range(plain.size):
@@ -35,7 +34,7 @@ def add_products(dy, row, mean, along, plain):
         plain[j] += dy[j]
 
 
-@njit(error_model="numpy")
+@part
 def chunk_moments(x, gamma, beta, old_mean, old_variance, momentum, epsilon, y, run_mean, run_variance, mean,
                   inverse, parts, totals, scales, rows, task, tasks):
     """parts[chunk] = (mean, sum of squared distances from it) of each channel"""
@@ -53,7 +52,7 @@ def chunk_moments(x, gamma, beta, old_mean, old_variance, momentum, epsilon, y, 
             add_squares(x[i], centre, squares)
 
 
-@njit(error_model="numpy")
+@part
 def join_moments(x, gamma, beta, old_mean, old_variance, momentum, epsilon, y, run_mean, run_variance, mean,
                  inverse, parts, totals, scales, rows, task, tasks):
     """mean and inverse of some channels, and the moving ones (Chan et al. 1983: squares about different centres)"""
@@ -85,7 +84,7 @@ def join_moments(x, gamma, beta, old_mean, old_variance, momentum, epsilon, y, r
 # ------------------------------------------------------------------------------------------------------------- forward
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def normalise_rows(x, mean, scale, beta, y, task, tasks):
     """y = (x - mean) scale + beta, for this task's rows"""
     first, count = span(x.shape[0], task, tasks)
@@ -95,7 +94,7 @@ def normalise_rows(x, mean, scale, beta, y, task, tasks):
             out[j] = (row[j] - mean[j]) * scale[j] + beta[j]
 
 
-@njit(error_model="numpy")
+@part
 def normalise(x, gamma, beta, old_mean, old_variance, momentum, epsilon, y, run_mean, run_variance, mean, inverse,
               parts, totals, scales, rows, task, tasks):
     scale = scales[task]
@@ -104,7 +103,7 @@ def normalise(x, gamma, beta, old_mean, old_variance, momentum, epsilon, y, run_
     normalise_rows(x, mean, scale, beta, y, task, tasks)
 
 
-@njit(error_model="numpy")
+@part
 def inference(x, gamma, beta, mean, variance, epsilon, y, scales, task, tasks):
     scale = scales[task]
     for j in range(scale.size):
@@ -115,7 +114,7 @@ def inference(x, gamma, beta, mean, variance, epsilon, y, scales, task, tasks):
 # ------------------------------------------------------------------------------------------------------------ backward
 
 
-@njit(error_model="numpy")
+@part
 def chunk_products(dy, x, mean, parts, rows, task, tasks):
     """parts[chunk] = (sum of dy (x - mean), sum of dy) of each channel"""
     first, count = span(parts.shape[0], task, tasks)
@@ -126,7 +125,7 @@ def chunk_products(dy, x, mean, parts, rows, task, tasks):
             add_products(dy[i], x[i], mean, along, plain)
 
 
-@njit(error_model="numpy")
+@part
 def joined(parts, k, totals, first, count):
     """The chunks' sums number k of some channels, in float64."""
     total = totals[k, first:first + count]
@@ -139,7 +138,7 @@ def joined(parts, k, totals, first, count):
     return total
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def input_gradient(dy, x, mean, coefficients, dx, task, tasks):
     """dx = coefficients[0] (dy - coefficients[1] - (x - mean) coefficients[2])"""
     first, count = span(x.shape[0], task, tasks)
@@ -150,12 +149,12 @@ def input_gradient(dy, x, mean, coefficients, dx, task, tasks):
             out[j] = a[j] * (given[j] - b[j] - (row[j] - mean[j]) * c[j])
 
 
-@njit(error_model="numpy")
+@part
 def batch_products(dy, x, gamma, mean, inverse, dx, dgamma, dbeta, parts, totals, coefficients, rows, task, tasks):
     chunk_products(dy, x, mean, parts, rows, task, tasks)
 
 
-@njit(error_model="numpy")
+@part
 def join_products(dy, x, gamma, mean, inverse, dx, dgamma, dbeta, parts, totals, coefficients, rows, task, tasks):
     first, count = span(x.shape[1], task, tasks)
     along, plain = joined(parts, 0, totals, first, count), joined(parts, 1, totals, first, count)
@@ -168,18 +167,18 @@ def join_products(dy, x, gamma, mean, inverse, dx, dgamma, dbeta, parts, totals,
         coefficients[2, j] = along[k] * inverse[j] * inverse[j] / n
 
 
-@njit(error_model="numpy")
+@part
 def batch_norm_grad(dy, x, gamma, mean, inverse, dx, dgamma, dbeta, parts, totals, coefficients, rows, task, tasks):
     input_gradient(dy, x, mean, coefficients, dx, task, tasks)
 
 
-@njit(error_model="numpy")
+@part
 def inference_products(dy, x, gamma, mean, variance, epsilon, dx, dgamma, dbeta, parts, totals, coefficients, rows,
                        task, tasks):
     chunk_products(dy, x, mean, parts, rows, task, tasks)
 
 
-@njit(error_model="numpy")
+@part
 def join_inference(dy, x, gamma, mean, variance, epsilon, dx, dgamma, dbeta, parts, totals, coefficients, rows,
                    task, tasks):
     first, count = span(x.shape[1], task, tasks)
@@ -192,7 +191,7 @@ def join_inference(dy, x, gamma, mean, variance, epsilon, dx, dgamma, dbeta, par
         coefficients[1:, j] = 0                          # the moments do not depend on x
 
 
-@njit(error_model="numpy")
+@part
 def inference_grad(dy, x, gamma, mean, variance, epsilon, dx, dgamma, dbeta, parts, totals, coefficients, rows,
                    task, tasks):
     input_gradient(dy, x, mean, coefficients, dx, task, tasks)
@@ -201,7 +200,7 @@ def inference_grad(dy, x, gamma, mean, variance, epsilon, dx, dgamma, dbeta, par
 # ---------------------------------------------------------------------------------------------------------- along rows
 
 
-@njit(error_model="numpy", fastmath=SUMS)
+@part(fastmath=SUMS)
 def row_moments(row, centred, epsilon):
     """(mean, 1 / sqrt(mean squared distance + epsilon)); the mean is 0 unless centred"""
     zero = row.dtype.type(0)
@@ -216,7 +215,7 @@ def row_moments(row, centred, epsilon):
     return mean, row.dtype.type(1 / math.sqrt(np.float64(squares) / row.size + epsilon))
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def layer_norm(x, gamma, beta, epsilon, y, task, tasks):
     first, count = span(x.shape[0], task, tasks)
     for i in range(first, first + count):
@@ -226,7 +225,7 @@ def layer_norm(x, gamma, beta, epsilon, y, task, tasks):
             out[j] = (row[j] - mean) * inverse * gamma[j] + beta[j]
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def rms_norm(x, gamma, epsilon, y, task, tasks):
     first, count = span(x.shape[0], task, tasks)
     for i in range(first, first + count):
@@ -236,7 +235,7 @@ def rms_norm(x, gamma, epsilon, y, task, tasks):
             out[j] = row[j] * inverse * gamma[j]
 
 
-@njit(error_model="numpy", fastmath=SUMS)
+@part(fastmath=SUMS)
 def row_products(dy, row, gamma, mean):
     """(sum of dy gamma (row - mean), sum of dy gamma)"""
     along, plain = row.dtype.type(0), row.dtype.type(0)
@@ -247,7 +246,7 @@ def row_products(dy, row, gamma, mean):
     return along, plain
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def row_gradient(dy, row, gamma, mean, inverse, slope, shift, dx, along, plain):
     """dx of a row, and its share in the sums over the rows"""
     for j in range(row.size):
@@ -257,7 +256,7 @@ def row_gradient(dy, row, gamma, mean, inverse, slope, shift, dx, along, plain):
         plain[j] += dy[j]
 
 
-@njit(error_model="numpy")
+@part
 def gradient_of_rows(dy, x, gamma, centred, epsilon, dx, parts, rows, task, tasks):
     """dx, and parts[chunk] = (sum of dy z, sum of dy) over the rows of the chunk"""
     first, count = span(parts.shape[0], task, tasks)
@@ -272,12 +271,12 @@ def gradient_of_rows(dy, x, gamma, centred, epsilon, dx, parts, rows, task, task
                          parts[chunk, 0], parts[chunk, 1])
 
 
-@njit(error_model="numpy")
+@part
 def layer_norm_grad(dy, x, gamma, epsilon, dx, dgamma, dbeta, parts, totals, rows, task, tasks):
     gradient_of_rows(dy, x, gamma, True, epsilon, dx, parts, rows, task, tasks)
 
 
-@njit(error_model="numpy")
+@part
 def join_layer_norm(dy, x, gamma, epsilon, dx, dgamma, dbeta, parts, totals, rows, task, tasks):
     first, count = span(x.shape[1], task, tasks)
     along, plain = joined(parts, 0, totals, first, count), joined(parts, 1, totals, first, count)
@@ -285,12 +284,12 @@ def join_layer_norm(dy, x, gamma, epsilon, dx, dgamma, dbeta, parts, totals, row
         dgamma[first + k], dbeta[first + k] = along[k], plain[k]
 
 
-@njit(error_model="numpy")
+@part
 def rms_norm_grad(dy, x, gamma, epsilon, dx, dgamma, parts, totals, rows, task, tasks):
     gradient_of_rows(dy, x, gamma, False, epsilon, dx, parts, rows, task, tasks)
 
 
-@njit(error_model="numpy")
+@part
 def join_rms_norm(dy, x, gamma, epsilon, dx, dgamma, parts, totals, rows, task, tasks):
     first, count = span(x.shape[1], task, tasks)
     along = joined(parts, 0, totals, first, count)

@@ -1,7 +1,6 @@
 """CPU kernels of the reductions: pieces of fixed size, then the pieces' results. All arrays are flat."""
-from numba import njit
 
-from engine.kernels.entry import Disjoint
+from engine.kernels.simd.parts import part
 from engine.kernels.split import span
 
 LANES = 64                                   # interleaved sums of a line
@@ -10,7 +9,7 @@ PIECE_ROWS = 256                             # rows that one piece holds
 COLUMNS = 1024                               # columns that are reduced together: their sums stay in the nearest cache
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def fold_line(x, at, size, f, g, start, lanes, lane):
     """g over f(x[at]), f(x[at + 1]), ...: from 2 LANES values on in LANES interleaved parts, joined in a tree"""
     at, lane = max(0, at), max(0, lane)
@@ -34,7 +33,7 @@ def fold_line(x, at, size, f, g, start, lanes, lane):
     return lanes[lane]
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def fold_rows(x, at, rows, row_step, column_step, f, g, start, y, to, width):
     """y[to + j] = g over f(x[at + j column_step + row row_step]) for each row"""
     at, to, row, step = max(0, at), max(0, to), 0, max(0, row_step)
@@ -52,7 +51,7 @@ def fold_rows(x, at, rows, row_step, column_step, f, g, start, y, to, width):
         row, at = row + 1, at + step
 
 
-@njit(error_model="numpy")
+@part
 def fold_pieces_cpu(x, k1, r0, r1, columns, row_step, f, g, start, divisor, length, out, parts, lanes, pieces, task,
                     tasks):
     """parts[group, piece, column] = g over `length` rows; where there is one piece for each output it is out itself"""
@@ -78,7 +77,7 @@ def fold_pieces_cpu(x, k1, r0, r1, columns, row_step, f, g, start, divisor, leng
         at += width
 
 
-@njit(error_model="numpy")
+@part
 def fold_parts_cpu(x, k1, r0, r1, columns, row_step, f, g, start, divisor, length, out, parts, lanes, pieces, task,
                    tasks):
     """out = g over the pieces' results, joined in a tree, / divisor"""
@@ -103,7 +102,7 @@ def fold_parts_cpu(x, k1, r0, r1, columns, row_step, f, g, start, divisor, lengt
         at += width
 
 
-@njit(error_model="numpy")
+@part
 def first_of(x, at, y, size, step):
     """The index of the first value of x[at], x[at + step], ... that is y, or that is NaN"""
     at, step = max(0, at), max(0, step)
@@ -124,7 +123,7 @@ def first_of(x, at, y, size, step):
     return 0
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def argmax_rows(x, at, rows, row_step, column_step, out, to, width, best, lane):
     """out[to + j] = the row of the first largest of x[at + j column_step + row row_step]"""
     at, to, lane, step = max(0, at), max(0, to), max(0, lane), max(0, column_step)
@@ -140,7 +139,7 @@ def argmax_rows(x, at, rows, row_step, column_step, out, to, width, best, lane):
             out[to + j] = row if wins else out[to + j]
 
 
-@njit(error_model="numpy")
+@part
 def argmax_cpu(x, size, columns, row_step, larger, out, lanes, same, task, tasks):
     """out[group, column] = the row of the first largest of x[group, :, column], laid out as `fold_pieces_cpu` has it"""
     at, count = span(out.size, task, tasks)
@@ -158,7 +157,7 @@ def argmax_cpu(x, size, columns, row_step, larger, out, lanes, same, task, tasks
         at += width
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def extreme_grad_cpu(dy, x, y, size, inner, dx, task, tasks):
     """dx[i, k, j] = dy[i, j] where x[i, k, j] is the first that is y[i, j], else 0"""
     first, count = span(dy.size // inner, task, tasks)

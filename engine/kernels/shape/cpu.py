@@ -3,16 +3,15 @@
 `table` is (5 sizes, 5 steps in x, 5 steps in y, first place in x, first place in y), the axes from outer to inner.
 """
 import numpy as np
-from numba import njit
 
-from engine.kernels.entry import Disjoint
+from engine.kernels.simd.parts import part
 from engine.kernels.split import span
 
 TILE = 32                                    # rows and columns of a tile: two of them fit the nearest cache
 BLOCK = 4096                                 # values of a block of lines
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def move_block(x, x_at, x_row, x_step, y, y_at, y_row, y_step, rows, columns):
     """y[y_at + i y_row + j y_step] = x[x_at + i x_row + j x_step]"""
     for i in range(rows):
@@ -29,7 +28,7 @@ def move_block(x, x_at, x_row, x_step, y, y_at, y_row, y_step, rows, columns):
                 y[np.uint64(to + j * y_step)] = x[np.uint64(first + j * x_step)]
 
 
-@njit(error_model="numpy")
+@part
 def move_cpu(x, value, *rest):
     """The last two axes of the table go block by block; tasks share the blocks."""
     table, y, task, tasks = rest[:-3], rest[-3], rest[-2], rest[-1]
@@ -50,7 +49,7 @@ def move_cpu(x, value, *rest):
                    min(width, columns - column))
 
 
-@njit(error_model="numpy")
+@part
 def fill_cpu(x, value, *rest):
     """y = value everywhere, before `move_cpu` writes a part of it"""
     y, task, tasks = rest[-3], rest[-2], rest[-1]
@@ -60,7 +59,7 @@ def fill_cpu(x, value, *rest):
         y[first + k] = number
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def copy_cpu(x, y, task, tasks):
     """y = x, both flat"""
     first, count = span(x.size, task, tasks)
@@ -68,26 +67,26 @@ def copy_cpu(x, y, task, tasks):
         y[first + k] = x[first + k]
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def concat_cpu(*arguments):
     """concat_cpu(part, part, ..., out, task, tasks): parts (m, w_i) side by side in out (m, sum of w_i)"""
     out, task, tasks = arguments[-3], arguments[-2], arguments[-1]
     left = 0
-    for part in arguments[:-3]:
-        width = part.shape[1]
-        at, count = span(part.size, task, tasks)
+    for given in arguments[:-3]:
+        width = given.shape[1]
+        at, count = span(given.size, task, tasks)
         last = at + count
         while at < last:
             row = at // width
             column = max(0, at - row * width)
             n = min(width - column, last - at)
             for k in range(n):
-                out[row, left + column + k] = part[row, column + k]
+                out[row, left + column + k] = given[row, column + k]
             at += n
         left = max(0, left + width)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def gather_cpu(x, indices, outside, y, task, tasks):
     """y[k] = x[indices[k]]"""
     outside = x.dtype.type(outside)
@@ -103,7 +102,7 @@ def gather_cpu(x, indices, outside, y, task, tasks):
                 ys[j] = outside
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def scatter_add_cpu(dy, indices, y, task, tasks):
     """y[indices[k]] += dy[k] from zeros, in the order of k; a task has every tasks-th row (frequent ones lie together)
     """
@@ -119,7 +118,7 @@ def scatter_add_cpu(dy, indices, y, task, tasks):
                 ys[j] += ds[j]
 
 
-@njit(error_model="numpy")
+@part
 def one_hot_cpu(labels, y, task, tasks):
     """y[k, labels[k]] = 1, the others 0"""
     first, count = span(labels.size, task, tasks)

@@ -1,9 +1,11 @@
-"""`@part`: a function that becomes part of the kernels that call it.
+"""`@part`: a function that becomes part of the compiled entries that call it. All CPU kernels are parts.
 
 Numba optimises an `@njit` function and makes machine code of it, and again inside every caller, and inside the
 caller's callers. For a kernel put together from a dozen functions and tile variants that is most of the compile time.
-A part is typed and lowered once for each signature; LLVM sees it first in the kernel, where it is needed.
+A part is typed and lowered once for each signature; LLVM sees it first in the entry, where it is needed.
 """
+import functools
+
 from numba import config, njit
 from numba.core import compiler, types
 from numba.core.codegen import JITCodeLibrary
@@ -22,11 +24,14 @@ class _Ingredients(JITCodeLibrary):
 
 
 class _Compiler(_FunctionCompiler):
+    disjoint = False
+
     def _compile_core(self, args, return_type):
         context = self.targetdescr.target_context
         flags = compiler.Flags()
         self.targetdescr.options.parse_as_flags(flags, self.targetoptions)
         flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        flags.noalias = self.disjoint
         library = _Ingredients(context.codegen(), self.py_func.__qualname__)
         result = compiler.compile_extra(self.targetdescr.typing_context, context, self.py_func, args=args,
                                         return_type=return_type, flags=flags, locals={}, library=library)
@@ -36,11 +41,13 @@ class _Compiler(_FunctionCompiler):
 
 
 class Part(CPUDispatcher):
-    """A function that kernels call like an `@njit` function; called from Python it is one."""
+    """A function that entries and other parts call like an `@njit` function; called from Python it is one."""
 
-    def __init__(self, py_func):
-        super().__init__(py_func, targetoptions={"error_model": "numpy", "nopython": True, "boundscheck": None})
+    def __init__(self, py_func, disjoint=False, **options):
+        self._options = {"error_model": "numpy", **options}
+        super().__init__(py_func, targetoptions={"nopython": True, "boundscheck": None, **self._options})
         self._compiler = _Compiler(py_func, self.targetdescr, self.targetoptions, {}, compiler.Compiler)
+        self._compiler.disjoint = disjoint
         self._compiled = None
 
     def compile(self, sig):
@@ -61,13 +68,21 @@ class Part(CPUDispatcher):
 
     def __call__(self, *arguments):
         if self._compiled is None:
-            self._compiled = njit(error_model="numpy")(self.py_func)
+            self._compiled = njit(**self._options)(self.py_func)
         return self._compiled(*arguments)
 
 
-def part(function):
-    """Decorator: a function of kernels, or of other parts."""
-    return function if config.DISABLE_JIT else Part(function)
+def part(function=None, *, disjoint=False, **options):
+    """Decorator of kernels and of the functions that they call; options are those of `@njit` (fastmath, forceinline).
+
+    disjoint: no array that the function writes overlaps another argument, except that an output may be an input that it
+    replaces value by value. Without this promise LLVM compares addresses before each loop, and a loop over an op done
+    in place runs one value at a time. Loop over slices that start at the task's first value (`xs = x[first:last]`,
+    `for i in range(xs.size)`): an index that might be negative becomes a gather.
+    """
+    if function is None:
+        return functools.partial(part, disjoint=disjoint, **options)
+    return function if config.DISABLE_JIT else Part(function, disjoint, **options)
 
 
 def as_part(dispatcher):

@@ -2,16 +2,15 @@
 import math
 
 import numpy as np
-from numba import njit
 
-from engine.kernels.entry import Disjoint
+from engine.kernels.simd.parts import part
 from engine.kernels.split import SUMS, span
 from engine.kernels.update.rules import adam_numbers
 
-numbers_of_step = njit(error_model="numpy")(adam_numbers)
+numbers_of_step = part(adam_numbers)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def sgd(p, g, rate, counter, rule, decay, p_out, task, tasks):
     number = g.dtype.type
     rate, decay = number(rate[0]), number(decay)
@@ -21,7 +20,7 @@ def sgd(p, g, rate, counter, rule, decay, p_out, task, tasks):
         p[i] = rule(p[i], g[i], rate, decay)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def sgd_momentum(p, g, v, rate, counter, rule, decay, momentum, nesterov, p_out, v_out, task, tasks):
     number = g.dtype.type
     rate, decay, momentum = number(rate[0]), number(decay), number(momentum)
@@ -31,7 +30,7 @@ def sgd_momentum(p, g, v, rate, counter, rule, decay, momentum, nesterov, p_out,
         p[i], v[i] = rule(p[i], g[i], v[i], rate, decay, momentum, nesterov)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def rmsprop(p, g, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out, task, tasks):
     number = g.dtype.type
     rate, decay, rest = number(rate[0]), number(decay), number(1 - alpha)
@@ -42,7 +41,7 @@ def rmsprop(p, g, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out, t
         p[i], s[i] = rule(p[i], g[i], s[i], rate, decay, alpha, rest, epsilon)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def rmsprop_momentum(p, g, s, m, b, rate, counter, rule, decay, alpha, epsilon, momentum, centered, p_out, s_out,
                      m_out, b_out, task, tasks):
     number = g.dtype.type
@@ -56,7 +55,7 @@ def rmsprop_momentum(p, g, s, m, b, rate, counter, rule, decay, alpha, epsilon, 
                                       centered)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def adagrad(p, g, s, rate, counter, rule, decay, epsilon, p_out, s_out, task, tasks):
     number = g.dtype.type
     rate, decay, epsilon = number(rate[0]), number(decay), number(epsilon)
@@ -66,7 +65,7 @@ def adagrad(p, g, s, rate, counter, rule, decay, epsilon, p_out, s_out, task, ta
         p[i], s[i] = rule(p[i], g[i], s[i], rate, decay, epsilon)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def adam(p, g, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, p_out, m_out, v_out, task,
          tasks):
     number = g.dtype.type
@@ -80,7 +79,7 @@ def adam(p, g, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decouple
         p[i], m[i], v[i] = rule(p[i], g[i], m[i], v[i], step, shrink, decay, rest1, beta2, rest2, root, epsilon)
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def clip_by_value(g, rule, low, high, out, task, tasks):
     low, high = g.dtype.type(low), g.dtype.type(high)
     first, count = span(g.size, task, tasks)
@@ -89,7 +88,7 @@ def clip_by_value(g, rule, low, high, out, task, tasks):
         out[i] = rule(g[i], low, high)
 
 
-@njit(error_model="numpy", fastmath=SUMS)
+@part(fastmath=SUMS)
 def squares(g, max_norm, out, sums, chunk, task, tasks):
     """sums[c] = the sum of g^2 over chunk c, in float64"""
     first, count = span(sums.size, task, tasks)
@@ -101,7 +100,7 @@ def squares(g, max_norm, out, sums, chunk, task, tasks):
         sums[c] = total
 
 
-@njit(error_model="numpy", pipeline_class=Disjoint)
+@part(disjoint=True)
 def scale_to_norm(g, max_norm, out, sums, chunk, task, tasks):
     """out = g * min(1, max_norm / (norm + 1e-6)); every task adds the chunks' sums in the same order"""
     total = 0.0
