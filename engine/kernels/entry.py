@@ -35,6 +35,7 @@ from numba.extending import intrinsic
 from numba.np import arrayobj
 
 from engine import settings
+from engine.kernels.simd.host import VECTOR_BYTES
 from engine.progress import compiling, notice
 
 WORD = ir.IntType(64)
@@ -188,6 +189,25 @@ def _no_collection():
             gc.enable()
 
 
+@contextlib.contextmanager
+def _whole_vectors():
+    """Loops are vectorised with the longest vectors that there are. LLVM takes half of them on most processors with
+    AVX-512, because the first of those became slower; products use whole vectors in any case."""
+    context = cpu_target.target_context
+    declare = context.declare_function
+
+    def declare_wide(module, description):
+        function = declare(module, description)
+        set.add(function.attributes, f'"prefer-vector-width"="{8 * VECTOR_BYTES}"')     # `add` knows no such names
+        return function
+
+    context.declare_function = declare_wide
+    try:
+        yield
+    finally:
+        del context.declare_function
+
+
 def _compile(name, kernel, parameters, dtype):
     file = inspect.getsourcefile(kernel.py_func) or "<kernel>"
     made = _entry_of(name, file, kernel, parameters, dtype)
@@ -195,7 +215,7 @@ def _compile(name, kernel, parameters, dtype):
     if os.path.abspath(file).startswith(_shipped + os.sep) and _can_cache():
         with _own_cache():
             made.enable_caching()
-    with _no_collection():
+    with _no_collection(), _whole_vectors():
         made.compile()
     return made
 
@@ -203,7 +223,8 @@ def _compile(name, kernel, parameters, dtype):
 def fresh(kernel, parameters, dtype):
     """An entry that was compiled now, not loaded: only that one can show its LLVM and assembly."""
     made = _entry_of(f"{kernel.py_func.__name__}_entry", "<entry>", kernel, parameters, dtype)
-    made.compile()
+    with _whole_vectors():
+        made.compile()
     compiling.finish()
     return made
 

@@ -4,6 +4,7 @@
 """
 import numpy as np
 
+from tools.bench.gemm import aligned
 from tools.bench.timing import geometric_mean, median, race, ratio, table
 
 SIZES = [10 ** 3, 10 ** 4, 10 ** 5, 10 ** 6, 10 ** 7]
@@ -21,7 +22,7 @@ def program(name, inputs, **attributes):
     made = Program(target.cpu)
     outputs = []
     for place, s in enumerate(op.infer(*map(spec, inputs), **attributes)):
-        outputs.append(inputs[op.updates[place]] if place in op.updates else np.zeros(s.shape, s.dtype))
+        outputs.append(inputs[op.updates[place]] if place in op.updates else aligned(s.shape, s.dtype))
     made.add(op, inputs, outputs, op.complete(attributes))
     return made.run, sum(spec(a).nbytes for a in (*inputs, *outputs))
 
@@ -29,7 +30,8 @@ def program(name, inputs, **attributes):
 def cases(size, rng):
     """name -> (ours, bytes, PyTorch's)"""
     import torch
-    x = rng.standard_normal(size, dtype=np.float32)
+    x = aligned((size,), "float32")
+    x[...] = rng.standard_normal(size)
     tx, to = torch.from_numpy(x.copy()), torch.empty(size)
     yield ("gelu", *program("gelu", [x]), lambda: torch.nn.functional.gelu(tx))
     yield ("exp", *program("exp", [x]), lambda: torch.exp(tx, out=to))

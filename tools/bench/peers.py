@@ -5,7 +5,7 @@ cross-entropy from logits, plain SGD or Adam. It returns when the work is done.
 """
 import shutil
 
-LEARNING_RATE = {"sgd": 1e-4, "adam": 1e-5}  # low: when a batch is learned by heart, gradients become denormal and slow
+LEARNING_RATE = {"sgd": 1e-4, "adam": 1e-5}   # low: batches learned by heart give denormal gradients, which are slow
 TORCH = {"torch fused": {"fused": True}, "torch foreach": {"foreach": True}, "torch for-loop": {"foreach": False}}
 
 

@@ -43,8 +43,9 @@ def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=Fa
             way = DOTS
         elif m <= TURNED_UP_TO and m % lane == 0 and n >= 2 * m and k >= 64:
             way = TURNED                     # A and C have far fewer values to turn than B
-    elif transpose_a and not transpose_b and 1 < n < 2 * lane and m % lane == 0 and m >= 8 * lane and k >= 8:
-        way = TURNED                         # C is narrow, C.T is not
+    elif transpose_a and not transpose_b and m % lane == 0 and m >= 8 * lane and (
+            1 < n < 2 * lane and k >= 8 or n <= 8 * lane and 32 * lane <= k and m <= 128 * lane):
+        way = TURNED                         # C is narrow, C.T is not; or the short side is the cheaper one to copy
     tasks, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way)
     return tasks, work, (int(accumulate), way, *blocking)
 
@@ -73,7 +74,7 @@ def _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way=TILES):
         m_tasks, n_tasks = 1, least(tasks, ceil(n, 2 * lanes(dtype)))
         if transpose_a:
             m_tasks, n_tasks = least(tasks, m // lanes(dtype)), 1
-        numbers = block(ceil(n, n_tasks), ceil(m, m_tasks), k, False, not transpose_a, dtype, 1)
+        numbers = block(ceil(n, n_tasks), ceil(m, m_tasks), k, bool(transpose_a), not transpose_a, dtype, 1)
         blocking, size = numbers._replace(m_tasks=m_tasks), turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype)
     else:
         blocking = block(m, n, k, transpose_a, transpose_b, dtype, tasks)

@@ -69,14 +69,14 @@ def adagrad(p, g, s, rate, counter, rule, decay, epsilon, p_out, s_out, task, ta
 def adam(p, g, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, p_out, m_out, v_out, task,
          tasks):
     number = g.dtype.type
-    step, shrink, decay, root = numbers_of_step(rate, counter, decay, beta1, beta2, decoupled)
-    step, shrink, decay, root, epsilon = number(step), number(shrink), number(decay), number(root), number(epsilon)
+    step, shrink, decay, scale = numbers_of_step(rate, counter, decay, beta1, beta2, decoupled)
+    step, shrink, decay, scale, epsilon = number(step), number(shrink), number(decay), number(scale), number(epsilon)
     rest1, rest2, beta2 = number(1 - beta1), number(1 - beta2), number(beta2)
     first, count = span(g.size, task, tasks)
     end = first + count
     p, g, m, v = p_out[first:end], g[first:end], m_out[first:end], v_out[first:end]
     for i in range(count):
-        p[i], m[i], v[i] = rule(p[i], g[i], m[i], v[i], step, shrink, decay, rest1, beta2, rest2, root, epsilon)
+        p[i], m[i], v[i] = rule(p[i], g[i], m[i], v[i], step, shrink, decay, rest1, beta2, rest2, scale, epsilon)
 
 
 @part(disjoint=True)
