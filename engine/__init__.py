@@ -20,6 +20,7 @@ from engine import (
     target,
 )
 from engine.kernels.activation import activation
+from engine.kernels.emulator import emulate
 from engine.kernels.entry import threads
 from engine.kernels.op import Op
 from engine.layers import *  # noqa: F403
@@ -29,6 +30,6 @@ from engine.model import Sequential, load
 from engine.state import seed
 from engine.version import __version__
 
-__all__ = ["Op", "Sequential", "activation", "add_activation", "callbacks", "data", "errors", "initializers", "kernels",
-           "layers", "load", "losses", "metrics", "optimizers", "schedules", "seed", "target", "threads",
+__all__ = ["Op", "Sequential", "activation", "add_activation", "callbacks", "data", "emulate", "errors", "initializers",
+           "kernels", "layers", "load", "losses", "metrics", "optimizers", "schedules", "seed", "target", "threads",
            *(name for name in _layers if name[0].isupper())]

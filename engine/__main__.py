@@ -38,7 +38,6 @@ def ops(arguments):
     """TABLE: every op with its targets, its gradient and what one call costs."""
     import numpy as np
 
-    from engine import target
     from engine.kernels import TABLE
     from engine.kernels.op import spec
     if arguments.names:
@@ -51,7 +50,7 @@ def ops(arguments):
         specs = [spec(np.asarray(a)) for a in inputs]
         attributes = op.complete(attributes)
         cost = op.cost(specs, op.infer(*specs, **attributes), attributes)
-        names = "+".join(t for t in target.TARGETS if getattr(op, t) is not None)
+        names = "+".join(t for t in ("cpu", "cuda") if getattr(op, t) is not None)
         print(f"{name:<28} {names:<10} {'yes' if op.grad else '-':<9} {cost.flops:>12,.0f} {cost.bytes:>12,.0f}  "
               f"{' '.join(str(s) for s in specs)}")
 
@@ -148,7 +147,7 @@ def main(given=None):
     one.add_argument("--batch-size", type=int, default=32)
     one.add_argument("--rate", type=float, default=2e-3, help="Adam's learning rate")
     one.add_argument("--seed", type=int, default=1)
-    one.add_argument("--target", help="cpu or cuda")
+    one.add_argument("--target", help="cpu, cuda or cuda-emulated")
     one.add_argument("--curves", help="file for the learning curves (needs matplotlib)")
     one.add_argument("--save", help="file for the trained model")
     one.add_argument("--demand", type=float, default=0.0, help="exit with 1 below this test accuracy")
@@ -157,7 +156,7 @@ def main(given=None):
     ahead = commands.add_parser("warm", help=warm.__doc__)
     ahead.add_argument("ops", nargs="*", help="ops to compile (default: all)")
     ahead.add_argument("--dtypes", nargs="*", default=["float32"])
-    ahead.add_argument("--target", help="cpu or cuda")
+    ahead.add_argument("--target", help="cpu, cuda or cuda-emulated")
     ahead.set_defaults(run=warm)
     arguments = parser.parse_args(given)
     return arguments.run(arguments) or 0

@@ -24,6 +24,14 @@ class TargetError(EngineError, RuntimeError):
     """A target that is not present, or an array on the wrong one."""
 
 
+class EmulationError(EngineError, RuntimeError):
+    """A mistake that the CUDA emulator found in a kernel or in its launch."""
+
+
+class UnsupportedKernel(EmulationError):
+    """A kernel that uses something the CUDA emulator does not have."""
+
+
 class DataError(EngineError, ValueError):
     """Data that cannot be trained on: NaN, infinite, empty."""
 

@@ -26,7 +26,7 @@ class Sequential:
     layers   a list; the input's shape comes from an Input layer, `input_shape=`, `build`, or the first data
     name     of the model
     dtype    "float32" or "float64"
-    target   "cpu", "cuda" or None (ENGINE_TARGET, else cuda when a GPU is present)
+    target   "cpu", "cuda", "cuda-emulated" or None (ENGINE_TARGET, else cuda when a GPU is present)
     """
 
     def __init__(self, layers=(), name="sequential", dtype="float32", target=None):

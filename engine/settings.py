@@ -2,7 +2,8 @@
 
 | variable | meaning | default |
 |---|---|---|
-| `ENGINE_TARGET` | `cpu` or `cuda`: the target of new models | cuda when a GPU is present, else cpu |
+| `ENGINE_TARGET` | `cpu`, `cuda` or `cuda-emulated`: the target of new models | cuda when a GPU is present, else cpu |
+| `ENGINE_EMULATION` | `check` or `race`: what the target cuda-emulated looks for in every launch | nothing |
 | `ENGINE_CACHE_DIR` | folder for compiled kernels and downloaded data | `$XDG_CACHE_HOME/engine`, `~/.cache/engine` |
 | `ENGINE_THREADS` | threads of the CPU target | numba's (`NUMBA_NUM_THREADS`, else the cores this process may use) |
 | `ENGINE_QUIET` | `1`: do not announce compiling | `0` |
@@ -14,6 +15,14 @@ import pathlib
 def target():
     """The target asked for by `ENGINE_TARGET`, or None."""
     return os.environ.get("ENGINE_TARGET", "").strip().lower() or None
+
+
+def emulation():
+    """What the emulated CUDA target looks for: a set of the words of `ENGINE_EMULATION`."""
+    words = set(os.environ.get("ENGINE_EMULATION", "").lower().replace(",", " ").split())
+    if words - {"check", "race"}:
+        raise ValueError(f"ENGINE_EMULATION: expected check or race, got {' '.join(sorted(words))!r}")
+    return words
 
 
 def cache_folder():

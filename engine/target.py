@@ -1,8 +1,10 @@
 """Targets: where arrays live and kernels run. The only file that knows devices.
 
 `cpu` is always present. `cuda` is present when a CUDA package (built-in numba.cuda or numba-cuda) finds a GPU, or when
-the CUDA simulator is on. Asking for an absent target is an error that gives the reason, never a silent fallback.
+the CUDA simulator is on. `cuda-emulated` runs the CUDA kernels on the host (`engine/kernels/emulator`): only when it
+is asked for by name. Asking for an absent target is an error that gives the reason, never a silent fallback.
 """
+import contextlib
 import os.path
 import threading
 
@@ -12,6 +14,7 @@ from engine import settings
 from engine.errors import TargetError, unknown
 
 ALIGNMENT = 64                               # bytes: a cache line, and the longest vector
+DEVICE_ALIGNMENT = 256                       # bytes: where a GPU's allocations begin
 _crossings = threading.local()
 
 
@@ -89,9 +92,9 @@ class Cuda:
     def present(self):
         if not self._looked:
             self._looked = True
-            if self.module is not None and not self.simulated and not self._available():
-                self._module = None
-        return self.module is not None
+            if self.module is not None and not self.simulated:
+                self._available()
+        return self._absent is None and self.module is not None
 
     def _available(self):
         devices = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu")
@@ -110,6 +113,14 @@ class Cuda:
             return "the CUDA simulator is on (NUMBA_ENABLE_CUDASIM=1)"
         device = self.module.get_current_device()
         return f"a GPU is present: {device.name.decode()} (compute capability {device.compute_capability})"
+
+    def demand(self, capability, name):
+        """Refuses a GPU whose compute capability is less than the kernel `name` needs."""
+        found = tuple(self.module.get_current_device().compute_capability)
+        if found < capability:
+            wanted, got = ("{}.{}".format(*c) for c in (capability, found))
+            raise TargetError(f"{name}: expected a GPU of compute capability {wanted} or later, got {got}; "
+                              f"run it on the target cpu")
 
     def owns(self, array):
         return hasattr(array, "copy_to_host")
@@ -147,8 +158,113 @@ class Cuda:
         count["bytes"] += size
 
 
+class EmulatedArray:
+    """An array of the emulated GPU: NumPy memory that the host may reach only through `place`, `fill` and `fetch`."""
+    __slots__ = ("memory",)
+
+    def __init__(self, memory):
+        self.memory = memory
+
+    shape = property(lambda self: self.memory.shape)
+    strides = property(lambda self: self.memory.strides)
+    dtype = property(lambda self: self.memory.dtype)
+    ndim = property(lambda self: self.memory.ndim)
+    size = property(lambda self: self.memory.size)
+    nbytes = property(lambda self: self.memory.nbytes)
+
+    def __len__(self):
+        return len(self.memory)
+
+    def __repr__(self):
+        return f"<emulated GPU array {self.dtype}{list(self.shape)}>"
+
+    def __getitem__(self, part):
+        return EmulatedArray(self.memory[part])
+
+    def reshape(self, *shape):
+        return EmulatedArray(self.memory.reshape(*shape))
+
+    def view(self, dtype):
+        return EmulatedArray(self.memory.view(dtype))
+
+    def __array__(self, *_, **__):
+        raise TargetError("an array of the target cuda-emulated was used as a NumPy array; fetch it first")
+
+
+class CudaEmulated(Cuda):
+    """The CUDA kernels on the host, by the emulator: for machines without a GPU. Never chosen by itself.
+
+    check, race   what the emulator looks for in every launch; see `checking`
+    """
+    name = "cuda-emulated"
+
+    def __init__(self):
+        super().__init__()
+        self._looked_for = None
+
+    def _looks(self):
+        if self._looked_for is None:
+            words = settings.emulation()
+            self._looked_for = bool(words), "race" in words
+        return self._looked_for
+
+    check = property(lambda self: self._looks()[0])
+    race = property(lambda self: self._looks()[1])
+
+    def present(self):
+        return self._why_absent() is None
+
+    def _why_absent(self):
+        from numba import config
+        if config.DISABLE_JIT:
+            return "the emulator compiles kernels, and NUMBA_DISABLE_JIT=1 forbids it"
+        if self.simulated:
+            return "the CUDA simulator is on (NUMBA_ENABLE_CUDASIM=1): it has no compiler whose output could be run"
+        return None if cuda.module is not None else cuda._absent
+
+    def reason(self):
+        looks = ", with race detection" if self.race else ", with checks" if self.check else ""
+        return self._why_absent() or f"the CUDA kernels run on the host's processor{looks}"
+
+    @contextlib.contextmanager
+    def checking(self, check=True, race=False):
+        """Within it, launches look for wrong accesses (and races) and raise `EmulationError`."""
+        before, self._looked_for = self._looked_for, (check or race, race)
+        try:
+            yield self
+        finally:
+            self._looked_for = before
+
+    def owns(self, array):
+        return isinstance(array, EmulatedArray)
+
+    def empty(self, size):
+        raw = np.zeros(size + DEVICE_ALIGNMENT, np.uint8)
+        skip = -raw.ctypes.data % DEVICE_ALIGNMENT
+        return EmulatedArray(raw[skip:skip + size])
+
+    def place(self, array):
+        array = np.asarray(array, order="C")
+        made = self.part(self.empty(array.nbytes), 0, array.shape, array.dtype)
+        self.fill(made, array)
+        return made
+
+    def fetch(self, array):
+        self._count("from", array.nbytes)
+        return array.memory.copy()
+
+    def fill(self, destination, source):
+        source = np.asarray(source, order="C")
+        self._count("to", source.nbytes)
+        np.copyto(destination.memory, source)
+
+    def copy(self, destination, source):
+        np.copyto(destination.memory, source.memory)
+
+
 cpu, cuda = Cpu(), Cuda()
-TARGETS = {"cpu": cpu, "cuda": cuda}
+cuda_emulated = CudaEmulated()
+TARGETS = {"cpu": cpu, "cuda": cuda, "cuda-emulated": cuda_emulated}
 
 
 def choose(name=None):
@@ -157,7 +273,7 @@ def choose(name=None):
     Errors: `UnknownName` for a name that is no target, `TargetError` with the reason when it is absent.
     """
     asked, by = (name, "target=") if name is not None else (settings.target(), "ENGINE_TARGET=")
-    if isinstance(asked, (Cpu, Cuda)):
+    if asked in TARGETS.values():
         return asked
     if asked is None:
         return cuda if cuda.present() else cpu
@@ -181,8 +297,8 @@ def why(target):
 
 def of(arrays, op):
     """The one target that all `arrays` live on; an error names `op` when they do not agree."""
-    found = {("cuda" if cuda.owns(a) else "cpu") for a in arrays}
+    found = {next((t.name for t in (cuda_emulated, cuda) if t.owns(a)), "cpu") for a in arrays}
     if len(found) > 1:
-        raise TargetError(f"{op}: expected all inputs on one target, got some on cpu and some on cuda; "
-                          f"place them first with engine.place(array)")
+        raise TargetError(f"{op}: expected all inputs on one target, got some on {' and some on '.join(sorted(found))}"
+                          f"; place them first with engine.place(array)")
     return TARGETS[found.pop()] if found else cpu

@@ -12,6 +12,9 @@ from engine.runtime import Plan
 TARGETS = [t for t in targets.TARGETS.values() if t.present()]
 # Python and the CUDA simulator compute with NumPy's numbers, which warn where compiled code silently gives inf or NaN.
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+# Kernels as Python are slow, the simulator's threads most of all; at all sizes and dtypes they run in the emulator.
+LARGEST = 1000 if config.ENABLE_CUDASIM else 3000 if config.DISABLE_JIT else float("inf")
+DTYPES = ["float32"] if config.ENABLE_CUDASIM else ["float32", "float64"]
 EPSILON = {"float32": np.finfo(np.float32).eps, "float64": np.finfo(np.float64).eps}
 
 
@@ -26,8 +29,7 @@ def as_tuple(x):
 
 def samples(op):
     for number, (inputs, attributes) in enumerate(op.samples(np.random.default_rng(7))):
-        size = sum(np.asarray(a).size for a in inputs)
-        if size <= 3000 or not (config.DISABLE_JIT or config.ENABLE_CUDASIM):
+        if sum(np.asarray(a).size for a in inputs) <= LARGEST:
             yield number, inputs, op.complete(attributes)
 
 
@@ -43,7 +45,7 @@ def check(name, got, want, dtype, terms):
     np.testing.assert_allclose(got, want, rtol=relative, atol=relative * min(scale, 1e3), err_msg=name)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_op_agrees_with_its_reference(name, target, dtype):
@@ -66,6 +68,17 @@ def test_op_agrees_with_its_reference(name, target, dtype):
             np.testing.assert_array_equal(before, target.fetch(after), err_msg=f"{name} changed its input")
         count += 1
     assert count, f"{name}: no samples small enough to run here"
+
+
+@pytest.mark.skipif(not targets.cuda_emulated.present(), reason="the emulator is not present")
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_cuda_kernels_make_no_wrong_access_and_no_race(name):
+    """Every access in its array, aligned and written before it is read; nothing unordered within or between blocks."""
+    op, target = TABLE[name], targets.cuda_emulated
+    with target.checking(race=True):
+        for _, inputs, attributes in samples(op):
+            if sum(np.asarray(a).size for a in inputs) <= 100_000:
+                op(*(target.place(cast(a, "float32")) for a in inputs), **attributes)
 
 
 def numeric_gradient(op, inputs, attributes, weights, which):

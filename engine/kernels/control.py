@@ -15,10 +15,10 @@ import math
 
 import numpy as np
 
-from engine.kernels.gpu import THREADS, blocks, cuda, kernel
+from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel
 from engine.kernels.op import Arrangement, Op, Spec, demand, floats, integers, same, share, spec
 from engine.kernels.simd.parts import part
-from engine.kernels.split import span
+from engine.kernels.split import greatest, least, span
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
@@ -97,6 +97,11 @@ def record_cpu(history, value, position, out, task, tasks):
 # --------------------------------------------------------------------------------------------------------------- CUDA
 
 
+@device
+def inside(index, size):
+    return least(greatest(index, 0), size - 1)
+
+
 @kernel
 def _take_batch_cuda(data, order, position, out):
     i = cuda.grid(1)
@@ -104,8 +109,8 @@ def _take_batch_cuda(data, order, position, out):
     if i < rows * width:
         r = i // width
         j = i - r * width
-        at = min(max(position[0] * rows + r, 0), order.size - 1)
-        out[r, j] = data[min(max(order[at], 0), data.shape[0] - 1), j]
+        at = inside(position[0] * rows + r, order.size)
+        out[r, j] = data[inside(order[at], data.shape[0]), j]
 
 
 @kernel
@@ -115,7 +120,7 @@ def _advance_cuda(by, out):
 
 @kernel
 def _pick_cuda(rates, position, out):
-    out[0] = rates[min(max(position[0], 0), rates.size - 1)]
+    out[0] = rates[inside(position[0], rates.size)]
 
 
 @kernel
@@ -127,7 +132,7 @@ def _accumulate_cuda(value, weight, out):
 
 @kernel
 def _record_cuda(value, position, out):
-    out[min(max(position[0], 0), out.size - 1)] = out.dtype.type(value[0])
+    out[inside(position[0], out.size)] = out.dtype.type(value[0])
 
 
 def take_batch_cuda(data, order, position, out):

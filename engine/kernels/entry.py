@@ -40,7 +40,7 @@ from engine.progress import compiling, notice
 
 WORD = ir.IntType(64)
 SIGNATURE = types.void(types.CPointer(types.int64), types.int64, types.int64)
-NUMBA_TYPES = {np.dtype(t): getattr(types, t) for t in ("float32", "float64", "int64", "int32", "uint8")}
+NUMBA_TYPES = {np.dtype(t): getattr(types, t) for t in ("float32", "float64", "int64", "int32", "uint16", "uint8")}
 
 
 # ---------------------------------------------------------------------------------------------------- LLVM intrinsics

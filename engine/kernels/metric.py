@@ -19,7 +19,19 @@ from numba import float64
 from engine.kernels.gpu import THREADS, blocks, cuda, kernel
 from engine.kernels.op import INTEGER, Arrangement, Op, Spec, demand, floats, integers, share
 from engine.kernels.simd.parts import part
-from engine.kernels.split import CHUNK, LANES, ROW_LANES, SUMS, add_all_cuda, block_sum, chunks, shared_sum, span
+from engine.kernels.split import (
+    CHUNK,
+    LANES,
+    SUMS,
+    WARP,
+    WARPS,
+    add_all_cuda,
+    block_sum,
+    chunks,
+    least,
+    shared_sum,
+    span,
+)
 
 FLOAT64 = np.dtype("float64")
 
@@ -178,9 +190,9 @@ def binary_labels_cpu(y, threshold, out, task, tasks):
 
 @kernel
 def _correct(scores, labels, threshold, counts):
-    """counts[i] = 1 if row i is right; ROW_LANES threads look at a row"""
+    """counts[i] = 1 if row i is right; a warp looks at a row"""
     i, thread, wrong = cuda.blockIdx.x, cuda.threadIdx.x, 0
-    held = cuda.shared.array(ROW_LANES, float64)
+    held = cuda.shared.array(WARPS, float64)
     row, label = scores[i], labels[i]
     if row.size == 1:
         wrong = 0 if row[0] == row[0] and label == (1 if row[0] > threshold else 0) else 1
@@ -188,7 +200,7 @@ def _correct(scores, labels, threshold, counts):
         wrong = 1
     else:
         own = row[label]
-        for j in range(thread, row.size, ROW_LANES):
+        for j in range(thread, row.size, WARP):
             if not (row[j] < own or (row[j] == own and j >= label)):
                 wrong += 1
     wrong = shared_sum(held, wrong, thread)
@@ -199,12 +211,12 @@ def _correct(scores, labels, threshold, counts):
 @kernel
 def _top_k(scores, labels, k, counts):
     i, thread, above = cuda.blockIdx.x, cuda.threadIdx.x, 0
-    held = cuda.shared.array(ROW_LANES, float64)
+    held = cuda.shared.array(WARPS, float64)
     row, label = scores[i], labels[i]
     if label < 0 or label >= row.size:
         above = k
     else:
-        for j in range(thread, row.size, ROW_LANES):
+        for j in range(thread, row.size, WARP):
             if row[j] != row[j]:
                 above += k
             elif row[j] > row[label]:
@@ -232,7 +244,7 @@ def _confusion(scores, labels, threshold, matrix):
 @kernel
 def _error(p, y, squared, parts):
     chunk, thread, total = cuda.blockIdx.x, cuda.threadIdx.x, 0.0
-    for i in range(chunk * CHUNK + thread, min(p.size, (chunk + 1) * CHUNK), LANES):
+    for i in range(chunk * CHUNK + thread, least(p.size, (chunk + 1) * CHUNK), LANES):
         d = p[i] - y[i]
         total += float64(d * d if squared else abs(d))
     total = block_sum(total, thread)
@@ -249,13 +261,13 @@ def _binary_labels(y, threshold, out):
 
 def correct_cuda(scores, labels, threshold, out, counts):
     if labels.size:
-        _correct[labels.size, ROW_LANES](scores, labels, scores.dtype.type(threshold), counts)
+        _correct[labels.size, WARP](scores, labels, scores.dtype.type(threshold), counts)
     add_all_cuda(counts, 1, out)
 
 
 def top_k_cuda(scores, labels, k, out, counts):
     if labels.size:
-        _top_k[labels.size, ROW_LANES](scores, labels, k, counts)
+        _top_k[labels.size, WARP](scores, labels, k, counts)
     add_all_cuda(counts, 1, out)
 
 

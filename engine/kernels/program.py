@@ -50,10 +50,11 @@ class Program:
             return call                                              # nothing to compute
         ins = [a.reshape(s) for a, s in zip(inputs, arrangement.inputs, strict=True)]
         outs = [a.reshape(s) for a, s in zip(outputs, arrangement.outputs, strict=True)]
-        if (op.cuda if self.target is targets.cuda else op.phases[0]) is None:
+        on_gpu = self.target is not targets.cpu              # a real one or the emulated one: the same launchers
+        if (op.cuda if on_gpu else op.phases[0]) is None:
             raise TargetError(f"{op.name}: this op has no kernel for the target {self.target.name}; give its record "
                               f"one, or build the model with target={'cpu' if op.cuda is None else 'cuda'!r}")
-        if self.target is targets.cuda:
+        if on_gpu:
             call.scratch = scratch = self._scratch(arrangement.gpu_work, work)
             call.functions = [_launch(op.cuda, (*ins, *arrangement.scalars, *outs, *scratch))]
         else:

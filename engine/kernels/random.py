@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from engine.kernels.formula import Formula
-from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel, kernel_of
+from engine.kernels.gpu import THREADS, blocks, cuda, device, is_aligned, kernel, kernel_of, load4, store4
 from engine.kernels.op import FLOATS, Arrangement, Op, Spec, demand, floats, integers, same, share
 from engine.kernels.simd.parts import part
 from engine.kernels.split import span
@@ -210,10 +210,15 @@ def _dropout_cuda(x, counter, threshold, scale, stream, out):
     block = cuda.grid(1)
     stream, step0, step1, key0, key1 = key_device(counter, stream)
     words = philox_device(np.uint64(block), stream, step0, step1, key0, key1)
-    for k in range(4):
-        i = 4 * block + k
-        if i < out.size:
-            out[i] = x[i] * scale if words[k] < np.uint64(threshold) else x.dtype.type(0)
+    i, zero, most = 4 * block, x.dtype.type(0), np.uint64(threshold)
+    if i + 4 <= out.size and is_aligned(x) and is_aligned(out):
+        p, q, r, s = load4(x, i)
+        store4(out, i, p * scale if words[0] < most else zero, q * scale if words[1] < most else zero,
+               r * scale if words[2] < most else zero, s * scale if words[3] < most else zero)
+    else:
+        for k in range(4):
+            if i + k < out.size:
+                out[i + k] = x[i + k] * scale if words[k] < most else zero
 
 
 def uniform_cuda(counter, low, unit, shift, stream, out):

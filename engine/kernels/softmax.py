@@ -23,7 +23,7 @@ from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats, share
 from engine.kernels.reduce import LARGER, reduced_shape, three_axes
 from engine.kernels.reduce.cpu import LANES, fold_line
 from engine.kernels.simd.parts import part
-from engine.kernels.split import ROW_LANES, SUMS, shared_max, shared_sum, span
+from engine.kernels.split import SUMS, WARPS, row_threads, shared_max, shared_sum, span
 
 TILE = 8192                                  # values of a tile, where lines are not too long for eight columns
 SHORT = 2 * LANES                            # from here on a contiguous line goes by itself
@@ -223,43 +223,43 @@ def softmax_grad_cpu(dy, y, size, columns, row_step, logarithm, dx, tile, tops, 
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA
-# A block of ROW_LANES threads for each line.
+# A block of one or more warps for each line.
 
 
 @kernel
 def _softmax(x, size, columns, row_step, logarithm, y):
-    held = cuda.shared.array(ROW_LANES, float64)
+    held = cuda.shared.array(WARPS, float64)
     group = cuda.blockIdx.x // columns
     begin = group * columns * size + (cuda.blockIdx.x - group * columns) * (1 if row_step > 1 else size)
     thread = cuda.threadIdx.x
     top, s = x.dtype.type(-math.inf), x.dtype.type(0)
-    for k in range(thread, size, ROW_LANES):
+    for k in range(thread, size, cuda.blockDim.x):
         v = x[begin + k * row_step]
         top = v if v > top else top
     top = x.dtype.type(shared_max(held, top, thread))
-    for k in range(thread, size, ROW_LANES):
+    for k in range(thread, size, cuda.blockDim.x):
         s += math.exp(x[begin + k * row_step] - top)
     s = x.dtype.type(shared_sum(held, s, thread))
-    for k in range(thread, size, ROW_LANES):
+    for k in range(thread, size, cuda.blockDim.x):
         z = x[begin + k * row_step] - top
         y[begin + k * row_step] = z - math.log(s) if logarithm else math.exp(z) / s
 
 
 @kernel
 def _logsumexp(x, size, columns, row_step, y):
-    held = cuda.shared.array(ROW_LANES, float64)
+    held = cuda.shared.array(WARPS, float64)
     group = cuda.blockIdx.x // columns
     begin = group * columns * size + (cuda.blockIdx.x - group * columns) * (1 if row_step > 1 else size)
     thread = cuda.threadIdx.x
     lowest, s = x.dtype.type(-math.inf), x.dtype.type(0)
     top = lowest
-    for k in range(thread, size, ROW_LANES):
+    for k in range(thread, size, cuda.blockDim.x):
         v = x[begin + k * row_step]
         top = v if v > top else top
     top = x.dtype.type(shared_max(held, top, thread))
     if top == lowest:
         top = x.dtype.type(0)
-    for k in range(thread, size, ROW_LANES):
+    for k in range(thread, size, cuda.blockDim.x):
         v = x[begin + k * row_step]          # inf - inf would be NaN
         s += x.dtype.type(1) if v == top else math.exp(v - top)
     s = x.dtype.type(shared_sum(held, s, thread))
@@ -269,28 +269,28 @@ def _logsumexp(x, size, columns, row_step, y):
 
 @kernel
 def _softmax_grad(dy, y, size, columns, row_step, logarithm, dx):
-    held = cuda.shared.array(ROW_LANES, float64)
+    held = cuda.shared.array(WARPS, float64)
     group = cuda.blockIdx.x // columns
     begin = group * columns * size + (cuda.blockIdx.x - group * columns) * (1 if row_step > 1 else size)
     thread = cuda.threadIdx.x
     s = y.dtype.type(0)
-    for k in range(begin + thread * row_step, begin + size * row_step, ROW_LANES * row_step):
+    for k in range(begin + thread * row_step, begin + size * row_step, cuda.blockDim.x * row_step):
         s += dy[k] if logarithm else dy[k] * y[k]
     s = y.dtype.type(shared_sum(held, s, thread))
-    for k in range(begin + thread * row_step, begin + size * row_step, ROW_LANES * row_step):
+    for k in range(begin + thread * row_step, begin + size * row_step, cuda.blockDim.x * row_step):
         dx[k] = dy[k] - math.exp(y[k]) * s if logarithm else y[k] * (dy[k] - s)
 
 
 def softmax_cuda(x, size, columns, row_step, logarithm, y):
-    _softmax[x.size // size, ROW_LANES](x, size, columns, row_step, logarithm, y)
+    _softmax[x.size // size, row_threads(size)](x, size, columns, row_step, logarithm, y)
 
 
 def logsumexp_cuda(x, size, columns, row_step, y):
-    _logsumexp[y.size, ROW_LANES](x, size, columns, row_step, y)
+    _logsumexp[y.size, row_threads(size)](x, size, columns, row_step, y)
 
 
 def softmax_grad_cuda(dy, y, size, columns, row_step, logarithm, dx):
-    _softmax_grad[y.size // size, ROW_LANES](dy, y, size, columns, row_step, logarithm, dx)
+    _softmax_grad[y.size // size, row_threads(size)](dy, y, size, columns, row_step, logarithm, dx)
 
 
 # -------------------------------------------------------------------------------------------- shapes and arrangements

@@ -2,7 +2,7 @@
 
 Outputs that do not depend on each other are shared out by `span`. A sum over everything is cut into chunks whose size
 depends on the shapes only; each chunk is summed on its own, and a second phase adds the chunks' sums in their order. On
-the GPU the threads of a block add in a fixed order (`block_sum`).
+the GPU the threads of a block add in a fixed order (`block_sum`), whose shape is that of the block alone.
 
 Loops over a span count from 0 and add `first`: only then can LLVM show that no index is negative, and vectorise.
 
@@ -12,18 +12,23 @@ Loops over a span count from 0 and add `first`: only then can LLVM show that no 
 """
 from numba import float64
 
-from engine.kernels.gpu import cuda, device, kernel
+from engine.kernels.gpu import cuda, device, kernel, warp_max, warp_sum
 from engine.kernels.simd.parts import part
 
 CHUNK = 8192                                 # values of a chunk of a sum
 LANES = 128                                  # threads of a block that adds together
-ROW_LANES = 32                               # threads that share a row
+WARP, WARPS = 32, 32                         # threads of a warp, and warps of a block at most
 SUMS = {"reassoc", "contract", "nsz"}        # lets LLVM add in vector lanes; NaN and infinity keep their meaning
 
 
 def chunks(size, chunk=CHUNK):
     """How many chunks cover `size` values (at least one)."""
     return max(1, -(-size // chunk))
+
+
+def row_threads(size):
+    """Threads of a block that share a row of `size` values: one warp, or more where it is long."""
+    return WARP if size <= 512 else 4 * WARP if size <= 4096 else 8 * WARP
 
 
 def rows_of_chunk(width):
@@ -38,50 +43,60 @@ def span(size, task, tasks):
     return first, size * (task + 1) // tasks - first
 
 
+# min and max of numba's built-in CUDA do not compile (0.68): kernels use these.
+
+
+@device
+def least(a, b):
+    """The smaller of two whole numbers."""
+    return a if a < b else b
+
+
+@device
+def greatest(a, b):
+    """The larger of two whole numbers."""
+    return a if a > b else b
+
+
 # Device functions may reach each other on several paths only if none of them owns shared memory (its definition would
-# be linked twice): so these two get it from the kernel.
+# be linked twice): so these two get it from the kernel. All threads of the block must call them, whole warps of them.
 
 
 @device
 def shared_sum(held, value, thread):
-    """The sum of `value` over a block, for each of its threads; held: a shared float64 array of one value a thread.
-
-    Every thread adds all values: in one fixed order, and with two barriers where a tree has one for each level.
-    """
-    cuda.syncthreads()                       # an earlier sum has been read by all
-    held[thread] = value
-    cuda.syncthreads()
-    a, b, c, d = 0.0, 0.0, 0.0, 0.0
-    for k in range(0, held.size, 4):
-        a += held[k]
-        b += held[k + 1]
-        c += held[k + 2]
-        d += held[k + 3]
-    return (a + b) + (c + d)
+    """The sum of `value` over a block, the same bits for each of its threads; held: a shared float64 array of one value
+    a warp. Warps add by shuffles, then every thread adds the warps' sums in their order."""
+    total = warp_sum(float64(value))
+    if cuda.blockDim.x > WARP:
+        cuda.syncthreads()                   # an earlier sum has been read by all
+        if thread % WARP == 0:
+            held[thread // WARP] = total
+        cuda.syncthreads()
+        total = held[0]
+        for k in range(1, cuda.blockDim.x // WARP):
+            total += held[k]
+    return total
 
 
 @device
 def shared_max(held, value, thread):
-    """The largest `value` of a block, for each of its threads; NaN is passed over unless it comes first."""
-    cuda.syncthreads()
-    held[thread] = value
-    cuda.syncthreads()
-    top = held[0]
-    for k in range(1, held.size):
-        top = held[k] if held[k] > top else top
+    """The largest `value` of a block, for each of its threads; NaN is passed over."""
+    top = warp_max(float64(value))
+    if cuda.blockDim.x > WARP:
+        cuda.syncthreads()
+        if thread % WARP == 0:
+            held[thread // WARP] = top
+        cuda.syncthreads()
+        top = held[0]
+        for k in range(1, cuda.blockDim.x // WARP):
+            top = held[k] if held[k] > top or top != top else top
     return top
 
 
 @device
 def block_sum(value, thread):
-    """`shared_sum` over a block of LANES threads; for kernels to call, not for device functions."""
-    return shared_sum(cuda.shared.array(LANES, float64), value, thread)
-
-
-@device
-def block_max(value, thread):
-    """`shared_max` over a block of LANES threads; for kernels to call, not for device functions."""
-    return shared_max(cuda.shared.array(LANES, float64), value, thread)
+    """`shared_sum` for kernels to call, not for device functions."""
+    return shared_sum(cuda.shared.array(WARPS, float64), value, thread)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""`python -m tools.bench SUITE [--threads 1 2] [--only TEXT] [--json FILE]`
+"""`python -m tools.bench SUITE [--threads 1 2] [--only TEXT] [--json FILE]`, or `--target cuda` for the suite on a GPU
 
 Each number of threads is a process of its own that is bound to as many cores before any library starts: some peers
 have no other way to be limited.
@@ -35,12 +35,17 @@ def measure(suites, count, only, file):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
-    parser.add_argument("suites", nargs="+", choices=SUITES)
+    parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)}")
+    parser.add_argument("--target", choices=("cpu", "cuda"), default="cpu", help="cuda: the suite of that name")
     parser.add_argument("--threads", type=int, nargs="*", default=None, help="default: 1 and all")
     parser.add_argument("--only", help="only rows whose name has this text")
     parser.add_argument("--json", help="file for the rows; rows of other suites in it are kept")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.target == "cuda":
+        arguments.suites, arguments.threads = ["cuda"], [len(cores())]
+    if not arguments.suites or set(arguments.suites) - set(SUITES):
+        parser.error(f"expected suites of {', '.join(SUITES)}, got {' '.join(arguments.suites) or 'none'}")
     counts = arguments.threads or sorted({1, len(cores())})
     if arguments.here:
         return measure(arguments.suites, counts[0], arguments.only, arguments.json)

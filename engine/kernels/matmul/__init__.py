@@ -41,7 +41,8 @@ def matmul_arrange(inputs, outputs, attributes, threads):
     (m, n), k = outputs[0].shape, inputs[0].size // max(1, outputs[0].shape[0])
     flags = int(attributes["transpose_a"]), int(attributes["transpose_b"])
     tasks, work, blocking = cpu.plan_matmul(m, n, k, *flags, outputs[0].dtype, threads)
-    return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), flags, work, blocking, tasks)
+    return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), flags, work, blocking, tasks,
+                       cuda.parts_spec(m, n, k, outputs[0].dtype))
 
 
 def matmul_cost(inputs, outputs, attributes):
@@ -72,7 +73,8 @@ def dense_arrange(inputs, outputs, attributes, threads):
     (n, o), i = outputs[0].shape, inputs[1].shape[0]
     tasks, work, blocking = cpu.plan_dense(n, o, i, outputs[0].dtype, threads)
     return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,),
-                       ((attributes["activation"] or LINEAR).f,), work, blocking, tasks)
+                       ((attributes["activation"] or LINEAR).f,), work, blocking, tasks,
+                       cuda.parts_spec(n, o, i, outputs[0].dtype))
 
 
 def dense_grad(graph, node, dy):
@@ -89,7 +91,8 @@ def dense_grad(graph, node, dy):
 
 
 def _sizes():
-    return ((1, 1, 1), (0, 3, 2), (3, 0, 2), (2, 3, 0), (3, 5, 7), (17, 33, 31), (64, 65, 10), (130, 257, 67))
+    return ((1, 1, 1), (0, 3, 2), (3, 0, 2), (2, 3, 0), (3, 5, 7), (17, 33, 31), (64, 65, 10), (20, 530, 9),
+            (130, 257, 67))
 
 
 def matmul_samples(rng):

@@ -1,14 +1,14 @@
 """CUDA kernels of the normalisations and their launchers.
 
 Sums over rows: a block takes WIDE channels of one chunk of rows with TALL threads for each channel, and a second kernel
-joins the chunks with one thread for each channel. Sums along a row: ROW_LANES threads for each row.
+joins the chunks with one thread for each channel. Sums along a row: a block of one or more warps for each row.
 """
 import math
 
 from numba import float64
 
 from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel
-from engine.kernels.split import ROW_LANES, rows_of_chunk, shared_sum
+from engine.kernels.split import WARPS, greatest, least, row_threads, rows_of_chunk, shared_sum
 
 WIDE, TALL = 32, 4
 
@@ -30,12 +30,12 @@ def column_sum(value, tx, ty):
 @kernel
 def _chunk_moments(x, rows, parts):
     chunk, tx, ty = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
-    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, min(x.shape[0], (chunk + 1) * rows)
+    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, least(x.shape[0], (chunk + 1) * rows)
     total, squares = x.dtype.type(0), x.dtype.type(0)
     if j < x.shape[1]:
         for i in range(start + ty, end, TALL):
             total += x[i, j]
-    mean = x.dtype.type(column_sum(total, tx, ty) / max(1, end - start))
+    mean = x.dtype.type(column_sum(total, tx, ty) / greatest(1, end - start))
     if j < x.shape[1]:
         for i in range(start + ty, end, TALL):
             squares += (x[i, j] - mean) * (x[i, j] - mean)
@@ -51,16 +51,16 @@ def _join_moments(x, momentum, epsilon, rows, parts, run_mean, run_variance, mea
     if j < x.shape[1]:
         centre, squares = 0.0, 0.0
         for chunk in range(parts.shape[0]):
-            centre += (min(n, (chunk + 1) * rows) - chunk * rows) * parts[chunk, 0, j]
-        centre /= max(1, n)
+            centre += (least(n, (chunk + 1) * rows) - chunk * rows) * parts[chunk, 0, j]
+        centre /= greatest(1, n)
         for chunk in range(parts.shape[0]):
             distance = parts[chunk, 0, j] - centre
-            squares += parts[chunk, 1, j] + (min(n, (chunk + 1) * rows) - chunk * rows) * distance * distance
+            squares += parts[chunk, 1, j] + (least(n, (chunk + 1) * rows) - chunk * rows) * distance * distance
         mean[j] = centre
-        inverse[j] = 1.0 / math.sqrt(squares / max(1, n) + epsilon)
+        inverse[j] = 1.0 / math.sqrt(squares / greatest(1, n) + epsilon)
         if n > 0:
             run_mean[j] += (1.0 - momentum) * (centre - run_mean[j])
-            run_variance[j] += (1.0 - momentum) * (squares / max(1, n - 1) - run_variance[j])
+            run_variance[j] += (1.0 - momentum) * (squares / greatest(1, n - 1) - run_variance[j])
 
 
 # ------------------------------------------------------------------------------------------------------------- forward
@@ -91,7 +91,7 @@ def _inference(x, gamma, beta, mean, variance, epsilon, y):
 def _chunk_products(dy, x, mean, rows, parts):
     """parts[chunk] = (sum of dy (x - mean), sum of dy) of each channel"""
     chunk, tx, ty = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
-    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, min(x.shape[0], (chunk + 1) * rows)
+    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, least(x.shape[0], (chunk + 1) * rows)
     along, plain = x.dtype.type(0), x.dtype.type(0)
     if j < x.shape[1]:
         for i in range(start + ty, end, TALL):
@@ -114,8 +114,8 @@ def _join_products(gamma, inverse, n, parts, dgamma, dbeta, coefficients):
         dgamma[j] = along * rest
         dbeta[j] = plain
         coefficients[0, j] = gamma[j] * rest
-        coefficients[1, j] = plain / max(1, n)
-        coefficients[2, j] = along * rest * rest / max(1, n)
+        coefficients[1, j] = plain / greatest(1, n)
+        coefficients[2, j] = along * rest * rest / greatest(1, n)
 
 
 @kernel
@@ -150,10 +150,10 @@ def row_moments(row, centred, epsilon, thread, held):
     """(mean, 1 / sqrt(mean squared distance + epsilon)); the mean is 0 unless centred"""
     total, squares = row.dtype.type(0), row.dtype.type(0)
     if centred:
-        for j in range(thread, row.size, ROW_LANES):
+        for j in range(thread, row.size, cuda.blockDim.x):
             total += row[j]
     mean = row.dtype.type(shared_sum(held, total, thread) / row.size)
-    for j in range(thread, row.size, ROW_LANES):
+    for j in range(thread, row.size, cuda.blockDim.x):
         squares += (row[j] - mean) * (row[j] - mean)
     variance = row.dtype.type(shared_sum(held, squares, thread) / row.size)
     return mean, row.dtype.type(1) / math.sqrt(variance + epsilon)
@@ -163,9 +163,9 @@ def row_moments(row, centred, epsilon, thread, held):
 def _row_norm(x, gamma, beta, centred, epsilon, y):
     """beta is read only when centred."""
     thread, row, out = cuda.threadIdx.x, x[cuda.blockIdx.x], y[cuda.blockIdx.x]
-    held = cuda.shared.array(ROW_LANES, float64)
+    held = cuda.shared.array(WARPS, float64)
     mean, inverse = row_moments(row, centred, epsilon, thread, held)
-    for j in range(thread, row.size, ROW_LANES):
+    for j in range(thread, row.size, cuda.blockDim.x):
         out[j] = (row[j] - mean) * inverse * gamma[j]
         if centred:
             out[j] += beta[j]
@@ -174,16 +174,16 @@ def _row_norm(x, gamma, beta, centred, epsilon, y):
 @kernel
 def _row_norm_grad(dy, x, gamma, centred, epsilon, dx, moments):
     i, thread, number = cuda.blockIdx.x, cuda.threadIdx.x, x.dtype.type
-    held = cuda.shared.array(ROW_LANES, float64)
+    held = cuda.shared.array(WARPS, float64)
     row, given, out = x[i], dy[i], dx[i]
     mean, inverse = row_moments(row, centred, epsilon, thread, held)
     along, plain = number(0), number(0)
-    for j in range(thread, row.size, ROW_LANES):
+    for j in range(thread, row.size, cuda.blockDim.x):
         along += given[j] * gamma[j] * (row[j] - mean)
         plain += given[j] * gamma[j]
     slope = number(shared_sum(held, along, thread) / row.size) * inverse
     shift = number(shared_sum(held, plain, thread) / row.size) if centred else number(0)
-    for j in range(thread, row.size, ROW_LANES):
+    for j in range(thread, row.size, cuda.blockDim.x):
         out[j] = inverse * (given[j] * gamma[j] - shift - (row[j] - mean) * inverse * slope)
     if thread == 0:
         moments[i, 0] = mean
@@ -194,7 +194,7 @@ def _row_norm_grad(dy, x, gamma, centred, epsilon, dx, moments):
 def _chunk_row_products(dy, x, moments, rows, parts):
     """parts[chunk] = (sum of dy z, sum of dy) of each channel"""
     chunk, tx, ty = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
-    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, min(x.shape[0], (chunk + 1) * rows)
+    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, least(x.shape[0], (chunk + 1) * rows)
     along, plain = x.dtype.type(0), x.dtype.type(0)
     if j < x.shape[1]:
         for i in range(start + ty, end, TALL):
@@ -251,18 +251,18 @@ def inference_grad(dy, x, gamma, mean, variance, epsilon, dx, dgamma, dbeta, par
 
 def layer_norm(x, gamma, beta, epsilon, y):
     if x.shape[0]:
-        _row_norm[x.shape[0], ROW_LANES](x, gamma, beta, 1, x.dtype.type(epsilon), y)
+        _row_norm[x.shape[0], row_threads(x.shape[1])](x, gamma, beta, 1, x.dtype.type(epsilon), y)
 
 
 def rms_norm(x, gamma, epsilon, y):
     if x.shape[0]:
-        _row_norm[x.shape[0], ROW_LANES](x, gamma, gamma, 0, x.dtype.type(epsilon), y)
+        _row_norm[x.shape[0], row_threads(x.shape[1])](x, gamma, gamma, 0, x.dtype.type(epsilon), y)
 
 
 def _row_gradients(dy, x, gamma, centred, epsilon, dx, sums, parts, moments):
     """sums: where the gradients of gamma and, if there is one, beta go"""
     if x.shape[0]:
-        _row_norm_grad[x.shape[0], ROW_LANES](dy, x, gamma, centred, x.dtype.type(epsilon), dx, moments)
+        _row_norm_grad[x.shape[0], row_threads(x.shape[1])](dy, x, gamma, centred, x.dtype.type(epsilon), dx, moments)
     _chunk_row_products[_grid(parts)](dy, x, moments, rows_of_chunk(x.shape[1]), parts)
     for k, out in enumerate(sums):
         _join_rows[blocks(x.shape[1]), THREADS](parts, k, out)

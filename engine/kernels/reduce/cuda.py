@@ -1,15 +1,18 @@
-"""CUDA kernels of the reductions and their launchers. What threads found is joined in a tree: the order is fixed by the
-shapes. All arrays are flat."""
+"""CUDA kernels of the reductions and their launchers. All arrays are flat.
+
+What threads found is joined by shuffles and in trees: the order is fixed by the shapes.
+"""
 from engine.kernels.elementwise import IDENTITY
-from engine.kernels.gpu import blocks, cuda, kernel, kernel_of
+from engine.kernels.gpu import blocks, cuda, kernel, kernel_of, shuffle_xor
+from engine.kernels.split import WARP, WARPS
 
 
 @kernel_of
 def _fold_lines_cuda(f, g):
     def fold_lines(x, k1, r0, r1, length, in_line, start, divisor, out):
-        """A block reduces one piece of `length` rows of one output: each thread every blockDim-th value, then all in a
-        tree."""
-        held = cuda.shared.array(256, x.dtype)
+        """A block reduces one piece of `length` rows of one output: each thread every blockDim-th value, then the lanes
+        of each warp by shuffles, then the first thread what the warps found."""
+        held = cuda.shared.array(WARPS, x.dtype)
         pieces = r0 * in_line
         group = cuda.blockIdx.x // pieces
         piece = cuda.blockIdx.x - group * pieces
@@ -20,16 +23,15 @@ def _fold_lines_cuda(f, g):
         result, rows = start, length if length < r1 - first else r1 - first
         for k in range(begin + thread, begin + rows, threads):
             result = g(result, f(x[k]))
-        held[thread] = result
+        for bit in range(5):
+            result = g(result, shuffle_xor(result, 16 >> bit))
+        if thread % WARP == 0:
+            held[thread // WARP] = result
         cuda.syncthreads()
-        while threads > 1:
-            half = (threads + 1) // 2
-            if thread + half < threads:
-                held[thread] = g(held[thread], held[thread + half])
-            cuda.syncthreads()
-            threads = half
         if thread == 0:
-            out[cuda.blockIdx.x] = held[0] / divisor
+            for warp in range(1, threads // WARP):
+                result = g(result, held[warp])
+            out[cuda.blockIdx.x] = result / divisor
     return fold_lines
 
 

@@ -1,0 +1,74 @@
+"""CUDA products at their real tile sizes, in all transposed forms: on a GPU or in the emulator. The simulator runs the
+same kernels at a small tile in test_ops.py."""
+import numpy as np
+import pytest
+from numba import config
+
+from engine import target as targets
+from engine.kernels import TABLE
+from engine.kernels.activation import ACTIVATIONS
+from engine.kernels.half import cuda as halves
+from engine.kernels.matmul import cuda as products
+
+TARGETS = [t for name, t in targets.TARGETS.items() if name.startswith("cuda") and t.present()]
+pytestmark = pytest.mark.skipif(config.ENABLE_CUDASIM or not TARGETS, reason="neither a GPU nor the emulator is here")
+FORMS = ((False, False), (True, False), (False, True), (True, True))
+RNG = np.random.default_rng(5)
+
+
+@pytest.fixture(params=TARGETS, ids=lambda t: t.name)
+def target(request):
+    return request.param
+
+
+def run(target, name, *inputs, **attributes):
+    return target.fetch(TABLE[name](*map(target.place, inputs), **attributes))
+
+
+@pytest.mark.parametrize("ta,tb", FORMS)
+@pytest.mark.parametrize("tile", [products.LARGE, products.MEDIUM, products.SMALL], ids=lambda t: f"{t.rows}")
+def test_every_tile_in_every_form(target, tile, ta, tb, monkeypatch):
+    monkeypatch.setattr(products, "tile_for", lambda m, n, dtype: tile)
+    for m, k, n in ((tile.rows + 2, 33, 2 * tile.columns + 1), (2 * tile.rows, 64, tile.columns), (1, 9, 3)):
+        a = RNG.standard_normal((k, m) if ta else (m, k)).astype(np.float32)
+        b = RNG.standard_normal((n, k) if tb else (k, n)).astype(np.float32)
+        want = (a.T if ta else a).astype(np.float64) @ (b.T if tb else b)
+        got = run(target, "matmul", a, b, transpose_a=ta, transpose_b=tb)
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+
+
+def test_a_tall_product_is_cut_along_k_in_a_fixed_order(target):
+    x, w = RNG.standard_normal((2000, 20)).astype(np.float32), RNG.standard_normal((2000, 30)).astype(np.float32)
+    assert products.parts_spec(20, 30, 2000, np.float32)[0].shape == (7, 20, 30)
+    first = run(target, "matmul", x, w, transpose_a=True)
+    np.testing.assert_allclose(first, x.T.astype(np.float64) @ w, rtol=2e-4, atol=2e-4)
+    np.testing.assert_array_equal(first, run(target, "matmul", x, w, transpose_a=True))
+
+
+def test_the_epilogue_is_the_same_with_and_without_pieces(target):
+    bias = RNG.standard_normal(10).astype(np.float32)
+    for i in (40, 1500):
+        x, w = RNG.standard_normal((33, i)).astype(np.float32), RNG.standard_normal((i, 10)).astype(np.float32)
+        want = np.tanh(x.astype(np.float64) @ w / 10 + bias)
+        got = run(target, "dense", x / np.float32(10), w, bias, activation=ACTIVATIONS["tanh"])
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_arrays_that_begin_between_16_byte_boundaries(target):
+    memory = target.place(RNG.standard_normal(1 + 64 * 64).astype(np.float32))
+    a = target.part(memory.view(np.uint8), 4, (64, 64), np.float32)
+    want = target.fetch(a).astype(np.float64) @ target.fetch(a)
+    np.testing.assert_allclose(target.fetch(TABLE["matmul"](a, a)), want, rtol=2e-5, atol=2e-5)
+    np.testing.assert_array_equal(target.fetch(TABLE["relu"](a)), np.maximum(target.fetch(a), 0))
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16"])
+@pytest.mark.parametrize("ta,tb", FORMS)
+def test_tensor_cores_at_the_large_tile(target, format, ta, tb, monkeypatch):
+    monkeypatch.setattr(halves, "tile_for", lambda m, n: halves.LARGE)
+    reference = TABLE["matmul_half"].reference
+    for m, k, n in ((136, 72, 144), (129, 33, 131)):
+        a = TABLE["to_half"].reference(RNG.standard_normal((k, m) if ta else (m, k)), format)
+        b = TABLE["to_half"].reference(RNG.standard_normal((n, k) if tb else (k, n)), format)
+        got = run(target, "matmul_half", a, b, transpose_a=ta, transpose_b=tb, format=format)
+        np.testing.assert_allclose(got, reference(a, b, ta, tb, format, "float32"), rtol=2e-5, atol=5e-5)

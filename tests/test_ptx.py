@@ -1,0 +1,57 @@
+"""What the machine code of the CUDA kernels shows, without a GPU: runs where the extra `ptx` is installed.
+
+`pip install -e .[ptx,test]`, then `pytest tests/test_ptx.py`.
+"""
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+installed = importlib.util.find_spec("numba_cuda") is not None
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not installed, reason="the extra `ptx` is not installed")]
+
+
+def rows(folder, *arguments):
+    file = folder / "rows.json"
+    done = subprocess.run([sys.executable, "-m", "tools.ptx", "--json", str(file), *arguments], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text())
+    if "registers" not in found[0]:
+        pytest.skip("ptxas or nvdisasm is not installed (extra `ptx`)")
+    return found
+
+
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_products_keep_to_registers_and_to_their_mix(capability, tmp_path):
+    found = rows(tmp_path, "--cc", capability, "--ops", "matmul", "dense", "--large", "--dtypes", "float32")
+    tiled = [r for r in found if r["kernel"] in ("product", "dense_layer", "product_piece")]
+    assert {r["threads"] for r in tiled} == {64, 256} and len(tiled) >= 11
+    for r in tiled:
+        assert r["spills"] == r["stack"] == 0, r
+        assert r["registers"] <= 128, r
+        high = r["loop"]["FFMA"] // r["loop"]["LDS.128"]
+        assert high in (8, 16) and r["loop"]["LDS"] == r["loop"]["LDS.128"], r       # 64 FFMA per 4 reads, or 16 per 2
+        assert r["loop"]["BAR"] == 1 and r["loop"]["LDG.128"] >= 2, r
+        assert r["loop"]["other"] < r["loop"]["FFMA"], r
+    assert any(r["loop"]["FFMA"] == 512 and r["loop"]["LDS"] == 32 for r in tiled)
+
+
+def test_tensor_cores_are_fed_by_ldmatrix_and_asynchronous_copies(tmp_path):
+    found = rows(tmp_path, "--ops", "matmul_half", "--large", "--dtypes", "float32")
+    assert len(found) == 6
+    for r in found:
+        assert r["spills"] == r["stack"] == 0 and r["registers"] <= 128, r
+        assert r["loop"]["HMMA"] == 16 and r["loop"]["LDSM"] == 6, r
+        assert r["every"]["LDGSTS"] >= 8, r
+
+
+def test_no_kernel_uses_local_memory(tmp_path):
+    found = rows(tmp_path, "--large", "--dtypes", "float32", "--ops", "relu", "add", "sum", "softmax", "layer_norm",
+                 "batch_norm", "cross_entropy", "adam")
+    for r in found:
+        assert r["spills"] == r["stack"] == 0, r
