@@ -32,7 +32,6 @@ from numba.core import cgutils
 from numba.core.ccallback import CFunc
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
-from numba.np import arrayobj
 
 from engine import settings
 from engine.kernels.simd.host import VECTOR_BYTES
@@ -51,6 +50,7 @@ def view(tyctx, block, slot, ndim, dtype):
     array = types.Array(dtype.dtype, ndim.literal_value, "C")
 
     def codegen(context, builder, sig, args):
+        from numba.np import arrayobj  # 30 ms that only compiling needs
         words = [builder.load(builder.gep(args[0], [WORD(slot.literal_value + i)])) for i in range(1 + array.ndim)]
         item = context.get_abi_sizeof(context.get_data_type(array.dtype))
         strides, step = [], WORD(item)
