@@ -170,3 +170,15 @@ def test_plans_fit_any_shape():
 
 
 DAMPED, PASSED = Formula(damped), Formula(passed)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_a_short_sum_whose_right_side_is_packed_on_the_way(k, monkeypatch):
+    monkeypatch.setattr(blocking, "cache_bytes", lambda level: 8192)       # so that B is large
+    m, n = (13, 70) if config.DISABLE_JIT else (170, 2060)
+    a, b = factors(m, n, k, 0, 0, "float32")
+    c = np.full((m, n), np.nan, "float32")
+    plan = blocking.plan_matmul(m, n, k, False, False, "float32", 1)
+    assert config.DISABLE_JIT or blocking.Blocking(*plan[2][2:]).pack_b == blocking.ON_THE_WAY
+    run(cpu.MATMUL_PHASES, (a, b, 0, 0, c), plan)
+    close(c, product(a, b, 0, 0), k)

@@ -215,16 +215,20 @@ def _compile(name, kernel, parameters, dtype):
     if os.path.abspath(file).startswith(_shipped + os.sep) and _can_cache():
         with _own_cache():
             made.enable_caching()
-    with _no_collection(), _whole_vectors():
-        made.compile()
+    _make(made)
     return made
+
+
+def _make(made):
+    """Compiles an entry, one at a time: what is changed in Numba meanwhile is put back by whoever changed it."""
+    with _lock, _no_collection(), _whole_vectors():
+        made.compile()
 
 
 def fresh(kernel, parameters, dtype):
     """An entry that was compiled now, not loaded: only that one can show its LLVM and assembly."""
     made = _entry_of(f"{kernel.py_func.__name__}_entry", "<entry>", kernel, parameters, dtype)
-    with _whole_vectors():
-        made.compile()
+    _make(made)
     compiling.finish()
     return made
 

@@ -94,7 +94,8 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed
     c, ldc = out
     before, before_row, before_col = start
     width, i, short = 2 * lanes_of(c), 0, is_short(kc, strips)
-    outer = kc <= OUTER and strips >= 4 * WIDE // 2      # hardly more than stores: whole rows, as the memory likes them
+    # hardly more than stores: whole rows, as the memory likes them (only a panel of ROWS rows can pack)
+    outer = kc <= OUTER and strips >= 4 * WIDE // 2 and packed_strip == 0
     if short:
         announce(least(ROWS, rows), strips * width, c, ldc)
     # of C, the next panel; where that falls on the same cache sets as this one, two tiles further
