@@ -30,10 +30,11 @@ from engine.kernels.activation import (
     scale_by_slope_cuda,
     slope_shapes,
 )
-from engine.kernels.elementwise.cpu import map_with_cpu, scale_by_slope_with_cpu, zip_cpu, zip_slope_cpu
+from engine.kernels.elementwise.cpu import copy_cpu, map_with_cpu, scale_by_slope_with_cpu, zip_cpu, zip_slope_cpu
 from engine.kernels.elementwise.cuda import map_with_cuda, scale_by_slope_with_cuda, zip_cuda, zip_slope_cuda
 from engine.kernels.formula import Formula
 from engine.kernels.op import Arrangement, Op, demand, flat, floats, share, spec
+from engine.kernels.stream import flat_streaming, streaming
 
 AXES = 4                                     # of a broadcast call, after neighbours have been joined
 
@@ -152,28 +153,29 @@ def zip_table(a, b):
 def arrange_zip(f):
     """Arrangement of `zip_cpu` with this formula, and of `zip_slope_cpu` when there are three inputs."""
     def arrange(inputs, outputs, attributes, threads):
-        return Arrangement(tuple((s.size,) for s in inputs), ((outputs[0].size,),), (f, *zip_table(*inputs[-2:])),
+        made = Arrangement(tuple((s.size,) for s in inputs), ((outputs[0].size,),), (f, *zip_table(*inputs[-2:])),
                            tasks=share(outputs[0].size, threads))
+        return streaming(made, inputs, outputs)
     return arrange
 
 
 def arrange_formula(f):
     """Arrangement of a map with this formula."""
-    return lambda inputs, outputs, attributes, threads: flat(inputs, outputs, {"f": f}, threads)
+    return lambda inputs, outputs, attributes, threads: flat_streaming(inputs, outputs, {"f": f}, threads)
 
 
 def arrange_map(f):
     """Arrangement of a map whose formula takes the op's attributes (two numbers)."""
     def arrange(inputs, outputs, attributes, threads):
         p, q = attributes.values()
-        return flat(inputs, outputs, {"f": f, "p": float(p), "q": float(q)}, threads)
+        return flat_streaming(inputs, outputs, {"f": f, "p": float(p), "q": float(q)}, threads)
     return arrange
 
 
 def arrange_power(which):
     def arrange(inputs, outputs, attributes, threads):
         p = float(attributes["exponent"])
-        return flat(inputs, outputs, {"f": POWERS.get(p, POWER)[which], "p": p, "q": 0.0}, threads)
+        return flat_streaming(inputs, outputs, {"f": POWERS.get(p, POWER)[which], "p": p, "q": 0.0}, threads)
     return arrange
 
 
@@ -382,7 +384,7 @@ OPS = (
     CLIP_GRAD,
     Op("scale", scale_at, number_shapes, map_with_cpu, map_with_cuda, scale_samples, arrange_map(SCALE),
        _scale_gradient, attributes={"factor": 1.0, "offset": 0.0}, inplace={0: 0}),
-    Op("identity", np.copy, lambda x: spec(x), map_cpu, map_cuda, _identity_samples,
-       arrange_formula(IDENTITY),
+    Op("identity", np.copy, lambda x: spec(x), copy_cpu, map_cuda, _identity_samples,
+       lambda inputs, outputs, attributes, threads: flat(inputs, outputs, {"f": IDENTITY}, threads),
        lambda graph, node, dy: (dy,), views={0: 0}),
 )
