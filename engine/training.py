@@ -6,7 +6,9 @@ Python in between.
 import numpy as np
 
 from engine.graph import Graph, gradients
+from engine.graph.fuse_backward import fuse_backward
 from engine.graph.fuse_dense import fuse_dense
+from engine.graph.fuse_elementwise import fuse_elementwise
 from engine.graph.prune import prune
 from engine.runtime import Plan
 
@@ -77,7 +79,7 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
         _update(graph, state, optimizer, flat, counter, position, data, size)
     if position is not None:
         graph.add("advance", position)
-    return prune(graph)
+    return fuse_elementwise(fuse_backward(prune(graph)))
 
 
 def _count(graph, metrics, prediction, y, value, size, output_shape):
@@ -123,7 +125,7 @@ def predict_graph(state, size, keep_layers=False):
     graph.outputs["prediction"] = prediction
     if keep_layers:
         graph.outputs.update(layers)
-    return prune(fuse_dense(graph, training=False))
+    return fuse_elementwise(prune(fuse_dense(graph, training=False)))
 
 
 def plan_of(graph, state, extra=None):

@@ -10,6 +10,7 @@ from engine.kernels import (
     activation,
     control,
     elementwise,
+    fused,
     half,
     loss,
     matmul,
@@ -23,8 +24,8 @@ from engine.kernels import (
     update,
 )
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, loss, metric, random, update,
-            control)
+FAMILIES = (activation, prelu, elementwise, fused, reduce, softmax, shape, matmul, half, norm, loss, metric, random,
+            update, control)
 
 
 class Table(dict):

@@ -94,7 +94,8 @@ class Activation:
             return (graph.add(self.slope_op, dy, at),)
 
         return Op(self.name, self.reference, map_shapes, map_cpu, map_cuda, _samples, arrange,
-                  None if self.slope is None else grad, inplace={0: 0}, activation=self)
+                  None if self.slope is None else grad, inplace={0: 0}, activation=self,
+                  formula=lambda attributes: (self.f, ()))
 
     @functools.cached_property
     def slope_op(self):
@@ -114,7 +115,7 @@ class Activation:
                 yield (rng.standard_normal(x.shape), self.reference(x) if self.slope_of == "y" else x), {}
 
         return Op(f"{self.name}_grad", reference, slope_shapes, scale_by_slope_cpu, scale_by_slope_cuda, samples,
-                  arrange, inplace={0: 0})
+                  arrange, inplace={0: 0}, slope=self, formula=lambda attributes: (times_slope(self.slope), ()))
 
     def nodes(self, graph, x):
         """Adds y = f(x) to a graph."""
@@ -127,6 +128,12 @@ class Activation:
 
     def __repr__(self):
         return self.name
+
+
+@functools.cache
+def times_slope(slope):
+    """The formula dy * slope(x)."""
+    return Formula(lambda dy, x: dy * slope(x), f"times_{slope.name}")
 
 
 def activation(name, f, slope=None, slope_of="x", truth=None):

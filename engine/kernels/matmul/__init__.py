@@ -6,6 +6,7 @@ three products of a dense layer are one op: y = x w, dw = x^T dy, dx = dy w^T (G
 
 from engine.kernels.activation import Activation, activation
 from engine.kernels.matmul import cpu, cuda
+from engine.kernels.matmul.slope import slope_op
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats
 
 # ------------------------------------------------------------------------------------------------------------ formulas
@@ -118,4 +119,5 @@ MATMUL = Op("matmul", matmul_reference, matmul_shapes, cpu.MATMUL_PHASES, cuda.m
             matmul_grad, _terms, matmul_cost, {"transpose_a": False, "transpose_b": False})
 DENSE = Op("dense", dense_reference, dense_shapes, cpu.DENSE_PHASES, cuda.dense, dense_samples, dense_arrange,
            dense_grad, _terms, matmul_cost, {"activation": None})
-OPS = (MATMUL, DENSE)
+MATMUL_SLOPE = slope_op(matmul_shapes, matmul_samples, _terms)
+OPS = (MATMUL, DENSE, MATMUL_SLOPE)

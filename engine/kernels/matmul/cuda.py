@@ -225,11 +225,12 @@ def locator(tile):
 
 @functools.cache
 def writer(tile, finish):
-    """Writes a thread's values: finish(sum, column, bias) of each; `bias` is whatever the kernel hands on."""
+    """Writes a thread's values: finish(sum, at, column, given) of each, `at` its place in c laid flat; `given` is
+    whatever the kernel hands on."""
     rows, columns, _, high, wide = tile
     high_step, wide_step = rows * 4 // high, columns * 4 // wide
 
-    def write(sums, bias, first_row, first_column, ty, tx, c):
+    def write(sums, given, first_row, first_column, ty, tx, c):
         m, n = int32(c.shape[0]), int32(c.shape[1])
         is_wide = is_aligned(c) and n % 4 == 0
         for i in range(high):
@@ -237,13 +238,15 @@ def writer(tile, finish):
             for strip in range(wide // 4):
                 column, at = int32(first_column + strip * wide_step + tx), i * wide + 4 * strip
                 room = int32(n - column)
+                to = row * n + column
                 if row < m and is_wide and room > 0:
-                    store4(c, row * n + column, finish(sums[at], column, bias), finish(sums[at + 1], column + 1, bias),
-                           finish(sums[at + 2], column + 2, bias), finish(sums[at + 3], column + 3, bias))
+                    store4(c, to, finish(sums[at], to, column, given), finish(sums[at + 1], to + 1, column + 1, given),
+                           finish(sums[at + 2], to + 2, column + 2, given),
+                           finish(sums[at + 3], to + 3, column + 3, given))
                 elif row < m and not is_wide:
                     for j in range(4):
                         if int32(j) < room:
-                            store1(c, row * n + column + j, finish(sums[at + j], column + j, bias))
+                            store1(c, to + j, finish(sums[at + j], to + j, column + j, given))
 
     return device_in(write)
 
@@ -258,7 +261,8 @@ tiled = functools.partial(kernel_of, max_registers=128)
 def _product(tile, turned_a, turned_b):
     """c = op(a) op(b)"""
     accumulate, locate = accumulator(tile, turned_a, turned_b), locator(tile)
-    write, values = writer(tile, device_in(lambda value, column, bias: value)), tile.high * tile.wide
+    write = writer(tile, device_in(lambda value, at, column, bias: value))
+    values = tile.high * tile.wide
 
     def product(a, b, c):
         sums = cuda.local.array(values, a.dtype)
@@ -273,7 +277,8 @@ def _product(tile, turned_a, turned_b):
 def _dense(f, tile):
     """y = f(x w + bias)"""
     accumulate, locate = accumulator(tile, False, False), locator(tile)
-    write, values = writer(tile, device_in(lambda value, column, bias: f(value + bias[column]))), tile.high * tile.wide
+    write = writer(tile, device_in(lambda value, at, column, bias: f(value + bias[column])))
+    values = tile.high * tile.wide
 
     def dense_layer(x, w, bias, y):
         sums = cuda.local.array(values, x.dtype)
@@ -287,7 +292,8 @@ def _dense(f, tile):
 def _piece(tile, turned_a, turned_b):
     """parts[piece] = op(a) op(b) over a piece of k"""
     accumulate, locate = accumulator(tile, turned_a, turned_b), locator(tile)
-    write, values = writer(tile, device_in(lambda value, column, bias: value)), tile.high * tile.wide
+    write = writer(tile, device_in(lambda value, at, column, bias: value))
+    values = tile.high * tile.wide
 
     def product_piece(a, b, length, parts):
         sums = cuda.local.array(values, a.dtype)
@@ -338,7 +344,7 @@ def parts_spec(m, n, k, dtype):
     return (Spec((pieces, m, n), np.dtype(dtype)),) if pieces > 1 else ()
 
 
-def _launch_pieces(a, b, transpose_a, transpose_b, parts):
+def launch_pieces(a, b, transpose_a, transpose_b, parts):
     pieces, m, n = parts.shape
     tile, k = tile_for(m, n, parts.dtype), a.shape[0] if transpose_a else a.shape[1]
     length = -(-k // (pieces * tile.depth)) * tile.depth
@@ -349,7 +355,7 @@ def _launch_pieces(a, b, transpose_a, transpose_b, parts):
 def matmul(a, b, transpose_a, transpose_b, c, *parts):
     """c (m, n) = op(a) @ op(b); parts: scratch as `parts_spec` says"""
     if parts:
-        _launch_pieces(a, b, transpose_a, transpose_b, *parts)
+        launch_pieces(a, b, transpose_a, transpose_b, *parts)
         _add_parts(c.dtype)[blocks(c.size), THREADS](*parts, c)
         return
     tile = tile_for(*c.shape, c.dtype)
@@ -360,7 +366,7 @@ def matmul(a, b, transpose_a, transpose_b, c, *parts):
 def dense(x, w, bias, f, y, *parts):
     """y (n, o) = f(x (n, i) @ w (i, o) + bias (o,)); parts: scratch as `parts_spec` says"""
     if parts:
-        _launch_pieces(x, w, 0, 0, *parts)
+        launch_pieces(x, w, 0, 0, *parts)
         _join(f, y.dtype)[blocks(y.size), THREADS](*parts, bias, y)
         return
     tile = tile_for(*y.shape, y.dtype)
