@@ -23,7 +23,7 @@ def results(name, arrays, attributes):
 def large(monkeypatch):
     """Every call counts as a large one."""
     def use(value):
-        monkeypatch.setattr(stream, "streams", lambda inputs, outputs: value)
+        monkeypatch.setattr(stream, "streams", lambda inputs, outputs, formulas: value)
     return use
 
 
@@ -69,7 +69,10 @@ def test_streamed_by_several_tasks_and_into_any_place(large):
         assert (held[:offset] == 7).all() and (held[offset + x.size:] == 7).all()
 
 
-def test_only_what_no_cache_keeps_is_streamed():
+def test_only_what_no_cache_keeps_and_is_quickly_computed_is_streamed():
     from engine.kernels.op import Spec
     small, large_ = Spec((1000,), np.dtype("f4")), Spec((1 << 30,), np.dtype("f4"))
-    assert not stream.streams([small], [small]) and stream.streams([large_], [large_])
+    relu, tanh = (TABLE[name].activation.f for name in ("relu", "tanh"))
+    assert not stream.streams([small], [small], [relu]) and stream.streams([large_], [large_], [relu])
+    assert not stream.streams([large_], [large_], [tanh]), "it does not wait for memory alone"
+    assert TABLE["relu_grad"].formula({})[0].is_plain and not TABLE["silu_grad"].formula({})[0].is_plain

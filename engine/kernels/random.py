@@ -23,7 +23,6 @@ from engine.kernels.gpu import THREADS, blocks, cuda, device, is_aligned, kernel
 from engine.kernels.op import FLOATS, Arrangement, Op, Spec, demand, floats, integers, same, share
 from engine.kernels.simd.parts import part
 from engine.kernels.split import span
-from engine.kernels.stream import block, block_of, done, poured, streaming
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -153,7 +152,7 @@ def normal_cpu(counter, pair, mean, std, stream, out, task, tasks):
 
 @part(disjoint=True, apart=True)
 def dropout_block(x, threshold, scale, first, key, out):
-    """A multiple of four values from block `first` on, and the last few of all; key as of `key_of`"""
+    """The values from block `first` on; key as of `key_of`"""
     zero, whole = x.dtype.type(0), out.size // 4
     stream, step0, step1, key0, key1 = key
     for k in range(whole):
@@ -170,16 +169,11 @@ def dropout_block(x, threshold, scale, first, key, out):
 
 
 @part
-def dropout_cpu(x, counter, threshold, scale, stream, out, work, streamed, task, tasks):
+def dropout_cpu(x, counter, threshold, scale, stream, out, task, tasks):
     """out[i] = x[i] * scale if word < threshold else 0"""
     scale, threshold, key = x.dtype.type(scale), np.uint64(threshold), key_of(counter, stream)
-    block_number, first, end = block_span(out.size, task, tasks)
-    while first < end:
-        n = block_of(streamed, end - first)
-        to = block(out, work, streamed, task, first, n)
-        dropout_block(x[first:first + n], threshold, scale, block_number, key, to)
-        first, block_number = done(streamed, to, out, first), block_number + n // 4
-    poured(streamed)
+    block, start, end = block_span(out.size, task, tasks)
+    dropout_block(x[start:end], threshold, scale, block, key, out[start:end])
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA
@@ -288,9 +282,8 @@ def arrange_normal(inputs, outputs, attributes, threads):
 
 def arrange_dropout(inputs, outputs, attributes, threads):
     size, rate = inputs[0].size, attributes["rate"]
-    made = Arrangement(((size,), (2,)), ((size,),), (round((1 - rate) * 2 ** 32), 1 / (1 - rate), attributes["stream"]),
+    return Arrangement(((size,), (2,)), ((size,),), (round((1 - rate) * 2 ** 32), 1 / (1 - rate), attributes["stream"]),
                        tasks=_tasks(size, threads))
-    return streaming(made, inputs, outputs)
 
 
 def dropout_grad(graph, node, dy):

@@ -5,6 +5,9 @@ in a cache afterwards, that read is a third of the traffic of z = x + y, half of
 of values into scratch that stays in the first-level cache, and `pour` copies the block with stores that go straight to
 memory. Small outputs are computed where they lie, as one block.
 
+What takes more than a few cycles a value is not streamed: it would compute and write in turns, while ordinary stores go
+on behind the computing.
+
     while first < last:                                  # the task's share
         n = block_of(streamed, last - first)
         to = block(out, work, streamed, task, first, n)
@@ -12,7 +15,7 @@ memory. Small outputs are computed where they lie, as one block.
         first = done(streamed, to, out, first)
     poured(streamed)
 """
-from engine.kernels.op import Spec, flat
+from engine.kernels.op import Spec, flat, formulas_in
 from engine.kernels.simd import (
     cache_bytes,
     lanes_of,
@@ -28,17 +31,18 @@ from engine.kernels.simd import (
 BLOCK = 8192                                 # values of a block: it stays in the nearest caches; shorter ones cost more
 
 
-def streams(inputs, outputs):
+def streams(inputs, outputs, formulas):
     """Whether a call's outputs go past the caches: where its arrays together are a good part of the last cache (which
-    other programs use as well), and far larger than a core's own."""
-    return sum(s.nbytes for s in (*inputs, *outputs)) >= max(8 * cache_bytes(2), cache_bytes(3) // 4)
+    other programs use as well), and far larger than a core's own, and memory is all that it waits for."""
+    size = sum(s.nbytes for s in (*inputs, *outputs))
+    return size >= max(8 * cache_bytes(2), cache_bytes(3) // 4) and all(f.is_plain for f in formulas)
 
 
 def streaming(arrangement, inputs, outputs):
     """The arrangement with what such a kernel takes last: scratch of one block for each task, and whether to use it."""
-    large = streams(inputs, outputs)
-    size = arrangement.tasks * BLOCK if large else 0
-    return arrangement._replace(work=(Spec((size,), outputs[0].dtype),), blocking=(int(large),))
+    streamed = streams(inputs, outputs, formulas_in(arrangement.scalars))
+    size = arrangement.tasks * BLOCK if streamed else 0
+    return arrangement._replace(work=(Spec((size,), outputs[0].dtype),), blocking=(int(streamed),))
 
 
 def flat_streaming(inputs, outputs, attributes, threads):
