@@ -41,7 +41,6 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.slow
 def test_compiling_is_announced_once_and_then_cached(cache, tmp_path):
     arguments = ("-m", "engine", "train", "digits", "--epochs", "1", "--hidden", "8", "--save", str(tmp_path / "m.st"))
     first = run(*arguments, cache=cache)
@@ -54,7 +53,6 @@ def test_compiling_is_announced_once_and_then_cached(cache, tmp_path):
     assert lines == [line for line in second.stdout.splitlines() if line.startswith("test loss")]
 
 
-@pytest.mark.slow
 def test_a_users_formula_is_found_in_the_cache_again(cache, tmp_path):
     script = tmp_path / "own.py"
     script.write_text(

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 installed = importlib.util.find_spec("numba_cuda") is not None
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not installed, reason="the extra `ptx` is not installed")]
+pytestmark = pytest.mark.skipif(not installed, reason="the extra `ptx` is not installed")
 
 
 def rows(folder, *arguments):
