@@ -24,8 +24,8 @@ from engine.kernels import (
     update,
 )
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, conv, half, norm, loss, metric, random, update,
-            control)
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, conv, half, norm, loss, metric, random,
+            update, control)
 
 
 class Table(dict):
