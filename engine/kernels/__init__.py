@@ -9,6 +9,7 @@ from engine.errors import EngineError, unknown
 from engine.kernels import (
     activation,
     control,
+    conv,
     elementwise,
     half,
     loss,
@@ -23,7 +24,7 @@ from engine.kernels import (
     update,
 )
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, loss, metric, random, update,
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, conv, half, norm, loss, metric, random, update,
             control)
 
 
