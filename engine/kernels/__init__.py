@@ -15,6 +15,7 @@ from engine.kernels import (
     matmul,
     metric,
     norm,
+    pool,
     prelu,
     random,
     reduce,
@@ -23,8 +24,8 @@ from engine.kernels import (
     update,
 )
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, loss, metric, random, update,
-            control)
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, pool, loss, metric, random,
+            update, control)
 
 
 class Table(dict):

@@ -19,17 +19,22 @@ from engine.layers.activations import (
     Step,
     Tanh,
 )
+from engine.layers.adaptive_avg_pool import AdaptiveAvgPool
+from engine.layers.avg_pool import AvgPool
 from engine.layers.batch_norm import BatchNorm
 from engine.layers.dense import Dense
 from engine.layers.dropout import Dropout
 from engine.layers.flatten import Flatten
+from engine.layers.global_avg_pool import GlobalAvgPool
+from engine.layers.global_max_pool import GlobalMaxPool
 from engine.layers.input import Input
 from engine.layers.layer import LAYERS, Context, Layer, Weight
+from engine.layers.max_pool import MaxPool
 from engine.layers.perceptron import Perceptron
 from engine.layers.reshape import Reshape
 from engine.layers.residual import Residual
 
-__all__ = ["Activation", "BatchNorm", "Context", "Dense", "Dropout", "ELU", "Flatten", "GELU", "HardSigmoid",
-           "HardSwish", "Input", "LAYERS", "Layer", "LeakyReLU", "LogSoftmax", "Mish", "PReLU", "Perceptron", "ReLU",
-           "Reshape", "Residual", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Step", "Tanh", "Weight",
-           "activations"]
+__all__ = ["Activation", "AdaptiveAvgPool", "AvgPool", "BatchNorm", "Context", "Dense", "Dropout", "ELU", "Flatten",
+           "GELU", "GlobalAvgPool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Input", "LAYERS", "Layer",
+           "LeakyReLU", "LogSoftmax", "MaxPool", "Mish", "PReLU", "Perceptron", "ReLU", "Reshape", "Residual", "SELU",
+           "SiLU", "Sigmoid", "Softmax", "Softplus", "Step", "Tanh", "Weight", "activations"]
