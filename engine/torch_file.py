@@ -44,8 +44,8 @@ def read(path):
         if zipfile.is_zipfile(path):
             return _read_zip(path)
         if start[257:262] == b"ustar":
-            raise FileError(f"load_torch: {path!r} is a tar archive, PyTorch's format before version 0.1.10; load it with "
-                            f"an old PyTorch and save its state_dict() again")
+            raise FileError(f"load_torch: {path!r} is a tar archive, PyTorch's format before version 0.1.10; load it "
+                            f"with an old PyTorch and save its state_dict() again")
         if start[:2] == b"\x80\x02":
             return _read_legacy(path)
         if start[8:9] == b"{":
@@ -53,13 +53,13 @@ def read(path):
     except (*STUMBLES, zipfile.BadZipFile) as error:
         if isinstance(error, FileError):
             raise
-        raise FileError(f"load_torch: {path!r} ({os.path.getsize(path)} bytes) is damaged: {type(error).__name__}: {error}; "
-                        f"was its writing or copying cut short?") from None
+        raise FileError(f"load_torch: {path!r} ({os.path.getsize(path)} bytes) is damaged: {type(error).__name__}: "
+                        f"{error}; was its writing or copying cut short?") from None
     raise FileError(f"load_torch: {path!r} is neither a file of torch.save nor a safetensors file; it begins with "
                     f"{start[:8]!r}")
 
 
-# ----------------------------------------------------------------------------------------------------- the three formats
+# ---------------------------------------------------------------------------------------------------- the three formats
 
 
 def _read_zip(path):
@@ -67,18 +67,19 @@ def _read_zip(path):
     with zipfile.ZipFile(path) as archive:
         pickles = [n for n in archive.namelist() if n.endswith("data.pkl")]
         if len(pickles) != 1:
-            raise FileError(f"load_torch: {path!r} is a zip archive, but not one of torch.save: it has {len(pickles)} files "
-                            f"data.pkl (TorchScript archives and archives of other programs cannot be read)")
+            raise FileError(f"load_torch: {path!r} is a zip archive, but not one of torch.save: it has {len(pickles)} "
+                            f"files data.pkl (TorchScript archives and those of other programs cannot be read)")
         folder = pickles[0][:-len("data.pkl")]
         order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in archive.namelist() else b"little"
         if order != b"little":
-            raise FileError(f"load_torch: {path!r} was written on a machine of byte order {order[:16]!r}; expected little")
+            raise FileError(f"load_torch: {path!r} was written on a machine of byte order {order[:16]!r}; expected "
+                            f"little")
 
         def entry(name, largest):
             info = archive.getinfo(name)
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > min(size, largest):
-                raise FileError(f"load_torch: {path!r}: {name} is compressed or larger than a file of torch.save has it "
-                                f"({info.file_size} bytes)")
+                raise FileError(f"load_torch: {path!r}: {name} is compressed or larger than a file of torch.save has "
+                                f"it ({info.file_size} bytes)")
             return archive.read(name)
         return Machine(entry(pickles[0], LARGEST_PICKLE), lambda key: entry(f"{folder}data/{key}", size)).run()
 
@@ -134,7 +135,7 @@ def numbers(data, kind):
     return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-# ------------------------------------------------------------------------------------------------------- what files make
+# ------------------------------------------------------------------------------------------------------ what files make
 
 
 class Storage:
@@ -149,8 +150,8 @@ class Storage:
 
     def fill(self, data):
         if len(data) < self.count * self.itemsize or self.count < 0:
-            raise FileError(f"load_torch: a storage of {self.count} elements has only {len(data)} bytes in the file; was it "
-                            f"cut short?")
+            raise FileError(f"load_torch: a storage of {self.count} elements has only {len(data)} bytes in the file; "
+                            f"was it cut short?")
         self.values = numbers(memoryview(data)[:self.count * self.itemsize], self.kind)
 
 
@@ -170,7 +171,8 @@ class Later(NamedTuple):
         if math.prod(sizes) == 0:
             return np.zeros(sizes, values.dtype)
         if last >= len(values):
-            raise FileError(f"load_torch: a tensor of shape {sizes} reaches element {last} of a storage of {len(values)}")
+            raise FileError(f"load_torch: a tensor of shape {sizes} reaches element {last} of a storage of "
+                            f"{len(values)}")
         item = values.itemsize
         return np.lib.stride_tricks.as_strided(values[self.offset:], sizes, [s * item for s in self.strides],
                                                writeable=False)
@@ -183,7 +185,7 @@ class Name(NamedTuple):
 
 
 def _tensor(storage, offset, shape, strides, *rest):
-    """torch._utils._rebuild_tensor_v2; what follows says whether gradients are wanted, and hooks, which are left out."""
+    """torch._utils._rebuild_tensor_v2; what follows (whether gradients are wanted, and hooks) is left out."""
     if not isinstance(storage, Storage):
         raise FileError(f"load_torch: a tensor is made of {type(storage).__name__} instead of a storage")
     made = Later(storage, offset, tuple(shape), tuple(strides))
@@ -209,8 +211,8 @@ def named(module, name):
     if module == "torch" and name in STORAGES:
         return Name(full, None)
     if full not in CALLS:
-        hint = next((h for start, h in HINTS if full.startswith(start)), "a state_dict needs nothing of the kind: the file "
-                    "is something else, or was made to run code on the reader's machine")
+        hint = next((h for start, h in HINTS if full.startswith(start)), "a state_dict needs nothing of the kind: the "
+                    "file is something else, or was made to run code on the reader's machine")
         raise FileError(f"load_torch: refused: the file asks for {full}; {hint}")
     return Name(full, CALLS[full])
 

@@ -6,13 +6,13 @@
 | Conv2D, DepthwiseConv2D | kernel (r, s, c / g, o) | weight | (o, c / g, r, s) |
 | Conv1D | kernel (r, c / g, o) | weight | (o, c / g, r) |
 | Conv2DTranspose | kernel (r, s, o / g, c) | weight | (c, o / g, r, s) |
-| SeparableConv2D | depthwise_kernel, pointwise_kernel, bias | depthwise.weight, pointwise.weight, pointwise.bias | alike |
+| SeparableConv2D | depthwise_kernel, pointwise_kernel | depthwise.weight, pointwise.weight (.bias) | as Conv2D |
 | norms | gamma, beta, moving_mean, moving_variance | weight, bias, running_mean, running_var | the same |
 | Embedding, PReLU | embeddings, alpha | weight | the same |
 | others | any | the weight's own name | the same |
 
-Images here are (rows, columns, channels) and there (channels, rows, columns). After a Flatten the features therefore come
-in another order: rows of the next Dense kernel, and vectors of norms before it, are rearranged.
+Images here are (rows, columns, channels) and there (channels, rows, columns). After a Flatten the features therefore
+come in another order: rows of the next Dense kernel, and vectors of norms before it, are rearranged.
 """
 import itertools
 import math
@@ -70,11 +70,11 @@ class Report:
 def load_torch(model, source, names=None, strict=True):
     """Gives a model the weights of a PyTorch state dict and returns a `Report`.
 
-    source   path of a .pt or .pth file (read without PyTorch, and without running what stands in it) or of a safetensors
-             file, or a dictionary of names to arrays
-    names    how to find weights: "names" (the layers are named as the modules there, as those of engine.zoo are), "order"
-             (the k-th module with weights is the k-th layer with weights), a dictionary {layer's name: module's name} for
-             what is named otherwise, or None: by names when any fits, else by order
+    source   path of a .pt or .pth file (read without PyTorch, and without running what stands in it) or of a
+             safetensors file, or a dictionary of names to arrays
+    names    how to find weights: "names" (the layers are named as the modules there, as those of engine.zoo are),
+             "order" (the k-th module with weights is the k-th layer with weights), a dictionary {layer's name: module's
+             name} for what is named otherwise, or None: by names when any fits, else by order
     strict   an error, and nothing changed, unless everything fits; False: what fits is loaded
 
     >>> model = engine.zoo.resnet18()
@@ -106,13 +106,13 @@ def load_torch(model, source, names=None, strict=True):
 
 
 def torch_state(model, names=None):
-    """{name: array} of a model's weights in PyTorch's names and axes: torch.nn's load_state_dict takes them as tensors."""
+    """{name: array} of a model's weights in PyTorch's names and axes, for load_state_dict (as tensors there)."""
     model.build()
     return {entry.name: entry.to_torch(model.state.get(entry.weight))
             for entry in _wanted(model.network, names or {})}
 
 
-# ------------------------------------------------------------------------------------------------------ what is wanted
+# ----------------------------------------------------------------------------------------------------- what is wanted
 
 
 @dataclass
@@ -120,7 +120,7 @@ class Entry:
     """A weight, its name there, and how its numbers are arranged there.
 
     axes    the order of axes here, as axes there; None: the same
-    order   the place there of each feature here, along the first axis of kernels and the last of vectors; None: the same
+    order   the place there of each feature here, along the first axis; None: the same
     """
     weight: str
     shape: tuple
@@ -234,13 +234,10 @@ def _tensors(source):
     """{name: array} of a source, without wrappings, and without what PyTorch counts beside the weights."""
     found = source if isinstance(source, dict) else torch_file.read(source)
     where = "the dictionary" if isinstance(source, dict) else repr(str(source))
-    while isinstance(found, dict) and not any(_is_array(v) for v in found.values()):
-        inner = next((found[k] for k in WRAPPED if isinstance(found.get(k), dict)), None)
-        if inner is None:
-            break
-        found = inner
+    if isinstance(found, dict) and not any(_is_array(v) for v in found.values()):
+        found = next((found[k] for k in WRAPPED if isinstance(found.get(k), dict)), found)
     if not isinstance(found, dict) or not any(_is_array(v) for v in found.values()):
-        what = f"the entries {', '.join(map(str, list(found)[:5]))}" if isinstance(found, dict) else type(found).__name__
+        what = f"only {', '.join(map(str, list(found)[:5]))}" if isinstance(found, dict) else type(found).__name__
         raise FileError(f"load_torch: expected a state dict, names and tensors, in {where}, got {what}")
     tensors = {str(name): value for name, value in found.items()
                if _is_array(value) and not str(name).endswith("num_batches_tracked")}

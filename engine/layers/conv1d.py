@@ -1,8 +1,9 @@
 """Convolution along a sequence."""
+from engine.kernels.pool import windows_of
 from engine.layers.activations import find
 from engine.layers.conv2d import convolve
 from engine.layers.layer import Layer, Weight, register
-from engine.layers.convolution import padding_of, whole, windows
+from engine.layers.windows import around, whole
 
 
 @register
@@ -18,8 +19,10 @@ class Conv1D(Layer):
                  name=None, trainable=True):
         super().__init__(name, trainable)
         self.filters, self.groups = whole(filters, "filters", "Conv1D"), whole(groups, "groups", "Conv1D")
-        self.kernel_size, self.strides = whole(kernel_size, "kernel_size", "Conv1D"), whole(strides, "strides", "Conv1D")
-        self.dilation, self.padding = whole(dilation, "dilation", "Conv1D"), _kept(padding)
+        self.kernel_size = whole(kernel_size, "kernel_size", "Conv1D")
+        self.strides, self.dilation = whole(strides, "strides", "Conv1D"), whole(dilation, "dilation", "Conv1D")
+        self.padding = padding
+        self._ends(1)
         self.activation, self.use_bias = find(activation), use_bias
         self.kernel_initializer, self.bias_initializer = kernel_initializer, bias_initializer
         self.input_shape = None if input_shape is None else tuple(input_shape)
@@ -28,16 +31,20 @@ class Conv1D(Layer):
 
     def _geometry(self, length):
         """(kernel, stride, padding, dilation) over an image of one row."""
-        kernel, stride, dilation = (1, self.kernel_size), (1, self.strides), (1, self.dilation)
-        given = self.padding if isinstance(self.padding, str) else ((0, 0), self.padding)
-        return kernel, stride, padding_of(given, (1, length), kernel, stride, dilation), dilation
+        return (1, self.kernel_size), (1, self.strides), (0, 0, *self._ends(length)), (1, self.dilation)
+
+    def _ends(self, length):
+        """(before, after): the padding of a sequence of this length."""
+        given = [self.padding] if isinstance(self.padding, (list, tuple)) else self.padding
+        reach = self.dilation * (self.kernel_size - 1) + 1
+        return around([length], [reach], [self.strides], given, self.name or "Conv1D")[0]
 
     def output_shape(self, shape):
         if len(shape) != 2:
             self.refuse("(n, length, channels)", shape)
         if shape[1] % self.groups or not shape[1]:
             self.refuse(f"(n, length, a multiple of {self.groups} channels)", shape)
-        length = windows((1, shape[0]), *self._geometry(shape[0]))[1]
+        length = windows_of((1, shape[0]), *self._geometry(shape[0]))[1]
         if length < 1:
             self.refuse(f"at least as long as its window {self.kernel_size} with padding {self.padding}", shape)
         return (length, self.filters)
@@ -54,12 +61,3 @@ class Conv1D(Layer):
                      groups=self.groups)
         y = graph.add("reshape", y, shape=(y.shape[0], *y.shape[2:]))
         return y if self.activation is None else self.activation.nodes(graph, y)
-
-
-def _kept(padding):
-    if padding in ("valid", "same"):
-        return padding
-    ends = (padding, padding) if isinstance(padding, int) else padding
-    if isinstance(ends, (tuple, list)) and len(ends) == 2 and all(isinstance(v, int) and v >= 0 for v in ends):
-        return tuple(ends)
-    raise ValueError(f"Conv1D: expected padding \"valid\", \"same\", a whole number or (before, after), got {padding!r}")

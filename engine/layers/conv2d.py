@@ -1,7 +1,8 @@
 """Convolution over images (LeCun et al. 1989; Fukushima 1980)."""
+from engine.kernels.pool import windows_of
 from engine.layers.activations import find
 from engine.layers.layer import Layer, Weight, register
-from engine.layers.convolution import channels_last, padding_kept, padding_of, pair, whole, windows
+from engine.layers.windows import around, channels_last, spread, whole
 
 
 @register
@@ -22,8 +23,10 @@ class Conv2D(Layer):
         super().__init__(name, trainable)
         kind = type(self).__name__
         self.filters, self.groups = whole(filters, "filters", kind), whole(groups, "groups", kind)
-        self.kernel_size, self.strides = pair(kernel_size, "kernel_size", kind), pair(strides, "strides", kind)
-        self.dilation, self.padding = pair(dilation, "dilation", kind), padding_kept(padding, kind)
+        self.kernel_size = spread(kernel_size, 2, kind, "kernel_size")
+        self.strides, self.dilation = spread(strides, 2, kind, "strides"), spread(dilation, 2, kind, "dilation")
+        self.padding = padding
+        around((1, 1), (1, 1), (1, 1), padding, kind)        # refuses what is no padding
         self.activation, self.use_bias = find(activation), use_bias
         self.data_format = channels_last(data_format, kind)
         self.kernel_initializer, self.bias_initializer = kernel_initializer, bias_initializer
@@ -32,7 +35,9 @@ class Conv2D(Layer):
             raise ValueError(f"{kind}: expected filters that {groups} groups can share, got {filters}")
 
     def _padding(self, size):
-        return padding_of(self.padding, size, self.kernel_size, self.strides, self.dilation)
+        """(top, bottom, left, right) for an image of `size` (rows, columns)."""
+        reach = [d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation)]
+        return tuple(v for side in around(size, reach, self.strides, self.padding, self.name) for v in side)
 
     def groups_of(self, channels):
         """Groups for an image of so many channels."""
@@ -44,7 +49,7 @@ class Conv2D(Layer):
                         "is the axis of channels missing? x[..., None] adds it" if len(shape) == 2 else "")
         if shape[2] % self.groups or not shape[2]:
             self.refuse(f"(n, rows, columns, a multiple of {self.groups} channels)", shape)
-        made = windows(shape[:2], self.kernel_size, self.strides, self._padding(shape[:2]), self.dilation)
+        made = windows_of(shape[:2], self.kernel_size, self.strides, self._padding(shape[:2]), self.dilation)
         if min(made) < 1:
             self.refuse(f"at least as large as its window {self.kernel_size} with padding {self.padding}", shape,
                         "is the image too small for so many layers, or are channels not the last axis?")

@@ -3,7 +3,7 @@ import numpy as np
 
 from engine.layers.activations import find
 from engine.layers.layer import Layer, Weight, register
-from engine.layers.convolution import channels_last, padding_kept, padding_of, pair, whole
+from engine.layers.windows import around, channels_last, spread, whole
 
 
 @register
@@ -20,9 +20,11 @@ class Conv2DTranspose(Layer):
         super().__init__(name, trainable)
         kind = "Conv2DTranspose"
         self.filters, self.groups = whole(filters, "filters", kind), whole(groups, "groups", kind)
-        self.kernel_size, self.strides = pair(kernel_size, "kernel_size", kind), pair(strides, "strides", kind)
-        self.dilation, self.padding = pair(dilation, "dilation", kind), padding_kept(padding, kind)
-        self.output_padding = pair(output_padding, "output_padding", kind, 0)
+        self.kernel_size = spread(kernel_size, 2, kind, "kernel_size")
+        self.strides, self.dilation = spread(strides, 2, kind, "strides"), spread(dilation, 2, kind, "dilation")
+        self.padding = padding
+        self.output_padding = spread(output_padding, 2, kind, "output_padding", 0)
+        around((1, 1), (1, 1), (1, 1), padding, kind)        # refuses what is no padding
         self.activation, self.use_bias = find(activation), use_bias
         self.data_format = channels_last(data_format, kind)
         self.kernel_initializer, self.bias_initializer = kernel_initializer, bias_initializer
@@ -36,11 +38,12 @@ class Conv2DTranspose(Layer):
 
     def _geometry(self, size):
         """(padding, output_padding) for an image of `size`."""
+        made = tuple(s * step for s, step in zip(size, self.strides))       # with "same"
+        reach = [d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation)]
+        padding = tuple(v for side in around(made, reach, self.strides, self.padding, self.name) for v in side)
         if self.padding != "same":
-            return padding_of(self.padding, size, self.kernel_size, self.strides, self.dilation), self.output_padding
-        whole = tuple(s * step for s, step in zip(size, self.strides))
-        padding = padding_of("same", whole, self.kernel_size, self.strides, self.dilation)
-        return padding, tuple(want - made for want, made in zip(whole, self._made(size, padding, (0, 0))))
+            return padding, self.output_padding
+        return padding, tuple(want - got for want, got in zip(made, self._made(size, padding, (0, 0))))
 
     def _made(self, size, padding, more):
         return tuple((s - 1) * self.strides[i] + self.dilation[i] * (self.kernel_size[i] - 1) + 1

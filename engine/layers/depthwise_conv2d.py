@@ -1,7 +1,7 @@
 """Depthwise convolution: every channel has kernels of its own (Sifre 2014; Howard et al. 2017)."""
 from engine.layers.conv2d import Conv2D
 from engine.layers.layer import Weight, register
-from engine.layers.convolution import whole
+from engine.layers.windows import whole
 
 
 @register

@@ -1,7 +1,7 @@
 """Depthwise separable convolution: a depthwise one, then one of 1x1 across the channels (Chollet 2016)."""
 from engine.layers.conv2d import Conv2D, convolve
 from engine.layers.layer import Weight, register
-from engine.layers.convolution import whole
+from engine.layers.windows import whole
 
 
 @register

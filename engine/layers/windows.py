@@ -62,3 +62,19 @@ def image(graph, x):
 def like_input(graph, y, x):
     """y (n, p, 1, c) as (n, p, c) where x has one axis."""
     return y if x.ndim == 4 else graph.add("reshape", y, shape=(*y.shape[:2], y.shape[3]))
+
+
+def whole(value, what, layer):
+    """A whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{layer}: expected {what} to be a whole number of at least 1, got {value!r}")
+    return value
+
+
+def channels_last(data_format, layer):
+    """Refuses the other format where it cannot be: images are turned once, at the model's door."""
+    if data_format != "channels_last":
+        raise ValueError(f"{layer}: expected data_format 'channels_last', got {data_format!r}; inside a model images "
+                         f"are (n, rows, columns, channels): Input(shape, data_format='channels_first') as the first "
+                         f"layer takes (n, channels, rows, columns) and turns them once")
+    return data_format
