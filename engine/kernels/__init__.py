@@ -16,6 +16,7 @@ from engine.kernels import (
     matmul,
     metric,
     norm,
+    pool,
     prelu,
     random,
     reduce,
@@ -24,8 +25,24 @@ from engine.kernels import (
     update,
 )
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, conv, half, norm, loss, metric, random,
-            update, control)
+FAMILIES = (
+    activation,
+    prelu,
+    elementwise,
+    reduce,
+    softmax,
+    shape,
+    matmul,
+    conv,
+    half,
+    norm,
+    pool,
+    loss,
+    metric,
+    random,
+    update,
+    control,
+)
 
 
 class Table(dict):
