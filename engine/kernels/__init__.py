@@ -17,14 +17,15 @@ from engine.kernels import (
     norm,
     prelu,
     random,
+    recurrent,
     reduce,
     shape,
     softmax,
     update,
 )
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, loss, metric, random, update,
-            control)
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, recurrent, loss, metric,
+            random, update, control)
 
 
 class Table(dict):
