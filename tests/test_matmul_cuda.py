@@ -37,6 +37,19 @@ def test_every_tile_in_every_form(target, tile, ta, tb, monkeypatch):
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("ta,tb", FORMS)
+def test_products_of_a_batch_in_every_form(target, ta, tb, monkeypatch):
+    """More products than the grid's second axis is told to have: a block takes several."""
+    monkeypatch.setattr(products, "MOST_BLOCKS", 2)
+    for count, m, k, n in ((5, 33, 20, 37), (3, 1, 40, 64), (2, 8, 0, 3)):
+        a = RNG.standard_normal((count, k, m) if ta else (count, m, k)).astype(np.float32)
+        b = RNG.standard_normal((count, n, k) if tb else (count, k, n)).astype(np.float32)
+        want = (a.swapaxes(1, 2) if ta else a).astype(np.float64) @ (b.swapaxes(1, 2) if tb else b)
+        got = run(target, "batched_matmul", a, b, transpose_a=ta, transpose_b=tb)
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+
+
 def test_a_tall_product_is_cut_along_k_in_a_fixed_order(target):
     x, w = RNG.standard_normal((2000, 20)).astype(np.float32), RNG.standard_normal((2000, 30)).astype(np.float32)
     assert products.parts_spec(20, 30, 2000, np.float32)[0].shape == (7, 20, 30)

@@ -41,6 +41,7 @@ BAND = 8                                     # tile rows that go through the col
 ENOUGH = 128                                 # blocks that keep a GPU busy
 PIECE = 256                                  # the shortest piece of k worth a block
 SIMULATED_PIECE = 16
+MOST_BLOCKS = 65535                          # along a grid's second axis
 
 
 class Tile(NamedTuple):
@@ -71,6 +72,16 @@ def tile_for(m, n, dtype):
     if min(m, n) > SMALL.rows and tile_count(m, n, MEDIUM) >= ENOUGH // 8:
         return MEDIUM
     return SMALL if single else SMALL_DOUBLE
+
+
+def batched_tile(count, m, n, dtype):
+    """The largest tile that leaves enough blocks of all products together, and that one product fills."""
+    if target.cuda.simulated:
+        return SIMULATED
+    for tile in (LARGE, MEDIUM) if np.dtype(dtype).itemsize == 4 else (MEDIUM,):
+        if min(m, n) > tile.rows // 2 and count * tile_count(m, n, tile) >= ENOUGH:
+            return tile
+    return tile_for(m, n, dtype)
 
 
 def tile_count(m, n, tile):
@@ -270,6 +281,22 @@ def _product(tile, turned_a, turned_b):
 
 
 @tiled
+def _batched(tile, turned_a, turned_b):
+    """c[i] = op(a[i]) op(b[i]); the grid's second axis goes through the products"""
+    accumulate, locate = accumulator(tile, turned_a, turned_b), locator(tile)
+    write, values = writer(tile, device_in(lambda value, column, bias: value)), tile.high * tile.wide
+
+    def product_batch(a, b, c):
+        sums = cuda.local.array(values, a.dtype)
+        first_row, first_column, ty, tx = locate(int32(c.shape[1]), int32(c.shape[2]))
+        for which in range(cuda.blockIdx.y, c.shape[0], cuda.gridDim.y):
+            accumulate(a[which], b[which], first_row, first_column, int32(0),
+                       int32(a.shape[1] if turned_a else a.shape[2]), ty, tx, sums)
+            write(sums, 0, first_row, first_column, ty, tx, c[which])
+    return product_batch
+
+
+@tiled
 def _dense(f, tile):
     """y = f(x w + bias)"""
     accumulate, locate = accumulator(tile, False, False), locator(tile)
@@ -355,6 +382,14 @@ def matmul(a, b, transpose_a, transpose_b, c, *parts):
     tile = tile_for(*c.shape, c.dtype)
     made = _product(tile, bool(transpose_a), bool(transpose_b), c.dtype)
     made[tile_count(*c.shape, tile), tile.threads](a, b, c)
+
+
+def batched_matmul(a, b, transpose_a, transpose_b, c):
+    """c (count, m, n) = op(a[i]) @ op(b[i]) for each i"""
+    count, m, n = c.shape
+    tile = batched_tile(count, m, n, c.dtype)
+    made = _batched(tile, bool(transpose_a), bool(transpose_b), c.dtype)
+    made[(tile_count(m, n, tile), min(count, MOST_BLOCKS)), tile.threads](a, b, c)
 
 
 def dense(x, w, bias, f, y, *parts):
