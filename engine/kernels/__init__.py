@@ -8,6 +8,7 @@ array([0., 2.])
 from engine.errors import EngineError, unknown
 from engine.kernels import (
     activation,
+    augment,
     control,
     elementwise,
     half,
@@ -24,7 +25,7 @@ from engine.kernels import (
 )
 
 FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, loss, metric, random, update,
-            control)
+            control, augment)
 
 
 class Table(dict):
