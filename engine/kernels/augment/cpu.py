@@ -111,16 +111,31 @@ def window(counter, h, w, angle, low, high, ratio, move, inside, stream, out, ta
         out[r, 5] = centre + between(right, -space, space) * w - d * middle - e * centre
 
 
+@part(forceinline=True)
+def looked_up(x, r, i, j, k):
+    """x[r, i, j, k], zero outside"""
+    return x[r, i, j, k] if 0 <= i < x.shape[1] and 0 <= j < x.shape[2] else x.dtype.type(0)
+
+
+@part(disjoint=True, forceinline=True)
+def between_pixels(over, under, at, c, weights, out, to):
+    """out[to..] = what lies between the pixels at `at` and the next one of two rows; each has c channels"""
+    a, b, d, e = weights
+    for k in range(c):
+        out[to + k] = a * over[at + k] + b * over[at + c + k] + d * under[at + k] + e * under[at + c + k]
+
+
 @part
 def warp(x, numbers, edge, out, task, tasks):
     """out[r, i, j] = x[r] between the four pixels around (a i + b j + c, d i + e j + f)"""
     first, count = span(x.shape[0], task, tasks)
     _, h, w, channels = x.shape
     number = x.dtype.type
-    zero, one = number(0), number(1)
+    one = number(1)
     for r in range(first, first + count):
         a, b, c = np.float64(numbers[r, 0]), np.float64(numbers[r, 1]), np.float64(numbers[r, 2])
         d, e, f = np.float64(numbers[r, 3]), np.float64(numbers[r, 4]), np.float64(numbers[r, 5])
+        given, made = x[r].reshape(h * w * channels), out[r].reshape(h * w * channels)
         for i in range(h):
             for j in range(w):
                 y, z = a * i + b * j + c, d * i + e * j + f
@@ -129,24 +144,62 @@ def warp(x, numbers, edge, out, task, tasks):
                 if not (-1 < y < h and -1 < z < w):
                     out[r, i, j] = 0
                     continue
-                top, left = int(math.floor(y)), int(math.floor(z))
+                top, left = int(y + 1) - 1, int(z + 1) - 1       # floor, for what is above -1
                 p, q = number(y - top), number(z - left)
-                for k in range(channels):
-                    over, under = zero, zero
-                    if top >= 0:
-                        over = (one - q) * x[r, top, left, k] if left >= 0 else zero
-                        over += q * x[r, top, left + 1, k] if left + 1 < w else zero
-                    if top + 1 < h:
-                        under = (one - q) * x[r, top + 1, left, k] if left >= 0 else zero
-                        under += q * x[r, top + 1, left + 1, k] if left + 1 < w else zero
-                    out[r, i, j, k] = (one - p) * over + p * under
+                weights = (one - p) * (one - q), (one - p) * q, p * (one - q), p * q
+                if 0 <= top < h - 1 and 0 <= left < w - 1:
+                    start = top * w * channels
+                    between_pixels(given[start:], given[start + w * channels:], left * channels, channels, weights,
+                                   made, (i * w + j) * channels)
+                else:
+                    for k in range(channels):
+                        out[r, i, j, k] = (
+                            weights[0] * looked_up(x, r, top, left, k) + weights[1] * looked_up(x, r, top, left + 1, k)
+                            + weights[2] * looked_up(x, r, top + 1, left, k)
+                            + weights[3] * looked_up(x, r, top + 1, left + 1, k))
 
 
 @part(forceinline=True)
-def grey_of(x, c):
-    """The luminance of a pixel of one or three channels (ITU-R BT.601)."""
+def luminance(red, green, blue, x):
+    """ITU-R BT.601, in the precision of the array x"""
     number = x.dtype.type
-    return x[0] if c == 1 else number(0.299) * x[0] + number(0.587) * x[1] + number(0.114) * x[2]
+    return number(0.299) * red + number(0.587) * green + number(0.114) * blue
+
+
+@part(disjoint=True)
+def lighten(x, factor, low, high, out):
+    """out = x * factor within low .. high; returns the sum of its luminance, in the order of the pixels"""
+    size, c = x.shape
+    total = 0.0
+    if c == 1:
+        for i in range(size):
+            out[i, 0] = min(max(x[i, 0] * factor, low), high)
+            total += out[i, 0]
+    else:
+        for i in range(size):
+            red, green, blue = x[i, 0] * factor, x[i, 1] * factor, x[i, 2] * factor
+            red, green, blue = min(max(red, low), high), min(max(green, low), high), min(max(blue, low), high)
+            out[i, 0], out[i, 1], out[i, 2] = red, green, blue
+            total += luminance(red, green, blue, out)
+    return total
+
+
+@part(disjoint=True)
+def deepen(depth, offset, tone, low, high, out):
+    """out = out * depth + offset, then away from (towards) each pixel's luminance by `tone`; within low .. high"""
+    size, c = out.shape
+    if c == 1:
+        for i in range(size):
+            out[i, 0] = min(max(out[i, 0] * depth + offset, low), high)
+    else:
+        rest = out.dtype.type(1) - tone
+        for i in range(size):
+            red, green, blue = out[i, 0] * depth + offset, out[i, 1] * depth + offset, out[i, 2] * depth + offset
+            red, green, blue = min(max(red, low), high), min(max(green, low), high), min(max(blue, low), high)
+            grey = rest * luminance(red, green, blue, out)
+            red, green, blue = red * tone + grey, green * tone + grey, blue * tone + grey
+            out[i, 0], out[i, 1] = min(max(red, low), high), min(max(green, low), high)
+            out[i, 2] = min(max(blue, low), high)
 
 
 @part
@@ -155,24 +208,14 @@ def colour(x, counter, brightness, contrast, saturation, low, high, stream, out,
     first, count = span(x.shape[0], task, tasks)
     _, size, c = x.shape
     number = x.dtype.type
-    low, high, one = number(low), number(high), number(1)
+    low, high = number(low), number(high)
     for r in range(first, first + count):
         light, depth, tone, _ = words_at(counter, stream, r)
         light = number(between(light, 1 - brightness, 1 + brightness))
         depth = number(between(depth, 1 - contrast, 1 + contrast))
         tone = number(between(tone, 1 - saturation, 1 + saturation))
-        given, made, total = x[r], out[r], 0.0
-        for i in range(size):
-            for k in range(c):
-                made[i, k] = min(max(given[i, k] * light, low), high)
-            total += grey_of(made[i], c)
-        mean = (one - depth) * number(total / max(1, size))
-        for i in range(size):
-            for k in range(c):
-                made[i, k] = min(max(made[i, k] * depth + mean, low), high)
-            grey = (one - tone) * grey_of(made[i], c)
-            for k in range(c):
-                made[i, k] = min(max(made[i, k] * tone + grey, low), high)
+        total = lighten(x[r], light, low, high, out[r]) / max(1, size)
+        deepen(depth, (number(1) - depth) * number(total), tone, low, high, out[r])
 
 
 @part
@@ -189,6 +232,12 @@ def partner_of(counter, stream, r, n, alpha):
     return whole(other, n), max(share, 1 - share)
 
 
+@part(disjoint=True)
+def blend(mine, given, p, q, out):
+    for j in range(out.size):
+        out[j] = p * mine[j] + q * given[j]
+
+
 @part
 def mix(x, counter, alpha, stream, out, task, tasks):
     """out[r] = share x[r] + (1 - share) x[other]; x and out are (n, m)"""
@@ -196,9 +245,7 @@ def mix(x, counter, alpha, stream, out, task, tasks):
     number = x.dtype.type
     for r in range(first, first + count):
         other, share = partner_of(counter, stream, r, x.shape[0], alpha)
-        mine, given, row, p, q = x[r], x[other], out[r], number(share), number(1 - share)
-        for j in range(row.size):
-            row[j] = p * mine[j] + q * given[j]
+        blend(x[r], x[other], number(share), number(1 - share), out[r])
 
 
 @part(disjoint=True)
