@@ -12,8 +12,8 @@ from engine.errors import DataError, EngineError, FileError, ShapeError, unknown
 from engine.history import History
 from engine.kernels.entry import threads
 from engine.kernels.random import shuffled
-from engine.layers.layer import LAYERS
-from engine.network import Network, name_layers, shape_of_input
+from engine.layers.layer import LAYERS, Layer
+from engine.network import Names, Network, shape_of_input
 from engine.state import State, next_seed
 from engine.summary import summary_text
 
@@ -38,8 +38,8 @@ class Sequential:
         self.metrics, self.epoch, self.stop_training, self.history = [], 0, False, None
         self._plans, self._batch_size = {}, 32
         self._watching, self._kept_callbacks = [], {}
-        for layer in layers:
-            self.add(layer)
+        self._names, self._seen_changes = Names(), None
+        self._take(list(layers))
 
     # ------------------------------------------------------------------------------------------------------- building
 
@@ -47,22 +47,38 @@ class Sequential:
         """Appends a layer (before the model is built)."""
         if self.state is not None:
             raise EngineError(f"{self.name}: cannot add a layer to a model that is already built; make a new one")
-        self.layers.append(layer)
-        name_layers(self.layers)
+        self._take([layer])
+
+    def _take(self, layers):
+        self._names.add(layers)
+        self.layers += layers
+        self.network = None
 
     def build(self, input_shape=None):
-        """Gives the layers their shapes and the weights their first values; `input_shape` is that of one sample."""
-        if self.state is not None:
-            return self
+        """Gives the layers their shapes and the weights their first values; `input_shape` is that of one sample.
+
+        A layer that was in a built model before brings its weights along. Layers frozen or thawed since the model was
+        built are taken note of here, and wherever the model is used.
+        """
+        if self.state is None or self._seen_changes != Layer.changes:
+            network = self._shaped(input_shape)
+            if self.state is None or network.trained() != list(self.state.offsets):
+                self.network = network
+                self.state = State(network, self.target, self.dtype, self.seed, self.state)
+                self._plans.clear()
+            self._seen_changes = Layer.changes
+        return self
+
+    def _shaped(self, input_shape=None):
+        """The network of names and shapes, without arrays."""
         shape = shape_of_input(self.layers) if input_shape is None else input_shape
+        if self.state is not None:
+            shape = self.network.shape
         if not self.layers or shape is None:
             reason = "the shape of its input is not known" if self.layers else "it has no layers"
             raise EngineError(f"{self.name}: not built: {reason}; add an Input(shape) layer, call build(input_shape), "
                               f"or fit it")
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        self.network = Network(self.layers, shape)
-        self.state = State(self.network, self.target, self.dtype, self.seed)
-        return self
+        return Network(self.layers, (shape,) if isinstance(shape, int) else tuple(shape))
 
     def compile(self, optimizer="adam", loss="mean_squared", metrics=()):
         """Says how to train: optimiser, loss and metrics as objects or names. Keeps the weights."""
@@ -70,6 +86,7 @@ class Sequential:
         self.metrics = [measures.get(m) for m in ([metrics] if isinstance(metrics, str) else metrics)]
         self._plans.clear()
         if self.state is not None:
+            self.build()
             self.state.forget_optimizer()
 
     # ------------------------------------------------------------------------------------------------ Keras's manners
@@ -130,16 +147,16 @@ class Sequential:
     __call__ = predict
 
     def summary(self):
-        """Prints the layers with their shapes and numbers of weights."""
-        if self.state is None:
-            self.build()
-        progress.show(summary_text(self))
+        """Prints the layers with their shapes and numbers of weights, composite layers as trees of their branches."""
+        progress.show(summary_text(self, self._described()))
 
     def count_params(self, trainable=None):
-        """How many numbers the weights are; trainable=True or False counts only those."""
-        self.build()
-        return sum(int(np.prod(w.weight.shape)) for w in self.network.weights
-                   if trainable is None or w.trainable == trainable)
+        """How many numbers the weights are; trainable=True or False counts only those. Needs shapes, no arrays."""
+        return self._described().count(trainable)
+
+    def _described(self):
+        """The network as it is now: of the arrays if there are any, else only its shapes."""
+        return self._shaped() if self.state is None else self.build().network
 
     # ------------------------------------------------------------------------------------------- loops of one's own
 
@@ -244,6 +261,7 @@ class Sequential:
         if self.loss is None:
             raise EngineError(f"{caller}: the model is not compiled; call compile(optimizer=..., loss=...) first")
         x = check_x(x, self, caller)
+        self.build()
         y = self.loss.labels(y, self.network.output_shape, self.dtype)
         if len(x) != len(y):
             raise ShapeError(f"{caller}: expected as many labels as samples, got {len(x)} samples and {len(y)} labels")

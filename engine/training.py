@@ -5,6 +5,7 @@ Python in between.
 """
 import numpy as np
 
+from engine.errors import ShapeError
 from engine.graph import Graph, gradients
 from engine.graph.fuse_dense import fuse_dense
 from engine.graph.prune import prune
@@ -62,9 +63,11 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
     counter = graph.state("counter", (2,), np.int64)
     flat, values = _weights(graph, state)
     x, y, weights, position = _inputs(graph, state, size, data, y_shape, y_dtype)
-    prediction, layers = state.network.add_to(graph, x, values, training, counter if training else None)
+    prediction, _, heads = state.network.add_to(graph, x, values, training, counter if training else None)
     with graph.scope("loss"):
         value = loss.nodes(graph, prediction, y, weights)
+        for layer, said in heads:
+            value = graph.add("add", value, _of_head(graph, layer, said, prediction, loss, y, weights))
     if data is not None:
         _count(graph, metrics, prediction, y, value, size, state.network.output_shape)
     graph.outputs.update(prediction=prediction, loss=value)
@@ -78,6 +81,14 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
     if position is not None:
         graph.add("advance", position)
     return prune(graph)
+
+
+def _of_head(graph, layer, said, prediction, loss, y, weights):
+    """The share of an auxiliary head in the loss."""
+    if said.shape != prediction.shape:
+        raise ShapeError(f"{layer.name}: expected a head that ends in the model's output shape {prediction.shape}, got "
+                         f"{said.shape}")
+    return graph.add("scale", loss.nodes(graph, said, y, weights), factor=float(layer.weight))
 
 
 def _count(graph, metrics, prediction, y, value, size, output_shape):
@@ -119,7 +130,7 @@ def predict_graph(state, size, keep_layers=False):
     graph = Graph()
     _, values = _weights(graph, state)
     x = graph.feed("x", (size, *state.network.shape), state.dtype)
-    prediction, layers = state.network.add_to(graph, x, values, False)
+    prediction, layers, _ = state.network.add_to(graph, x, values, False)
     graph.outputs["prediction"] = prediction
     if keep_layers:
         graph.outputs.update(layers)

@@ -340,7 +340,7 @@ def test_summary_lists_layers_and_counts(blobs, capsys):
     model = Sequential([engine.Input((8, 8)), Flatten(), Residual([Dense(64, activation="relu")]), Dense(10)])
     model.summary()
     text = capsys.readouterr().out
-    assert "residual (Residual)" in text and "  dense (Dense)" in text and "4,810 weights" in text
+    assert "residual (Residual)" in text and "└─ dense (Dense)" in text and "4,810 weights" in text
 
 
 def test_verbose_output_goes_where_it_should(blobs, capsys):

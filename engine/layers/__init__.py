@@ -19,7 +19,11 @@ from engine.layers.activations import (
     Step,
     Tanh,
 )
+from engine.layers.auxiliary import Auxiliary
 from engine.layers.batch_norm import BatchNorm
+from engine.layers.block import Block
+from engine.layers.composite import Composite
+from engine.layers.concat import Concat
 from engine.layers.dense import Dense
 from engine.layers.dropout import Dropout
 from engine.layers.flatten import Flatten
@@ -29,7 +33,7 @@ from engine.layers.perceptron import Perceptron
 from engine.layers.reshape import Reshape
 from engine.layers.residual import Residual
 
-__all__ = ["Activation", "BatchNorm", "Context", "Dense", "Dropout", "ELU", "Flatten", "GELU", "HardSigmoid",
-           "HardSwish", "Input", "LAYERS", "Layer", "LeakyReLU", "LogSoftmax", "Mish", "PReLU", "Perceptron", "ReLU",
-           "Reshape", "Residual", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Step", "Tanh", "Weight",
-           "activations"]
+__all__ = ["Activation", "Auxiliary", "BatchNorm", "Block", "Composite", "Concat", "Context", "Dense", "Dropout", "ELU",
+           "Flatten", "GELU", "HardSigmoid", "HardSwish", "Input", "LAYERS", "Layer", "LeakyReLU", "LogSoftmax", "Mish",
+           "PReLU", "Perceptron", "ReLU", "Reshape", "Residual", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus",
+           "Step", "Tanh", "Weight", "activations"]

@@ -21,7 +21,7 @@ class BatchNorm(Layer):
 
     def nodes(self, graph, x, weights, context):
         gamma, beta, mean, variance = (weights[k] for k in ("gamma", "beta", "moving_mean", "moving_variance"))
-        if not context.training or not self.trainable:
+        if not context.training or context.frozen:
             return graph.add("batch_norm_inference", x, gamma, beta, mean, variance, epsilon=float(self.epsilon))
         return graph.add("batch_norm", x, gamma, beta, mean, variance, momentum=float(self.momentum),
                          epsilon=float(self.epsilon))[0]

@@ -9,7 +9,7 @@ A layer of one's own, in a script or a notebook cell:
         def nodes(self, graph, x, weights, context):
             return graph.add("mul", x, weights["scale"])
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine import initializers
 from engine.errors import ShapeError
@@ -31,25 +31,41 @@ class Context:
     """What a layer may need to know of the graph that it adds to.
 
     training   True in a training step: dropout drops, batch norm normalises by the batch
+    frozen     True inside a layer with trainable=False: running statistics stay
     call       call(layer, x) adds the nodes of a layer inside a composite layer and returns its output
     counter    int64 value [seed, step] for random numbers, or None when not training
     streams    gives a new number for each use of random numbers
+    auxiliary  pairs (layer, prediction) of the auxiliary heads, for the loss
     """
     training: bool
     call: object = None
     counter: object = None
     streams: object = None
+    frozen: bool = False
+    auxiliary: list = field(default_factory=list)
 
 
 class Layer(Configured):
     """Base of all layers.
 
     name        None: `dense`, `dense_1`, ... by class and order
-    trainable   False freezes the layer's weights
+    trainable   False freezes the layer's weights, and those of all layers inside it; may be changed at any time
+    held        the State of the model that was built last with this layer: its weights go along into the next model
     """
+    changes = 0                              # how often any layer was frozen or thawed: models look whether it moved
+    held = None
 
     def __init__(self, name=None, trainable=True):
         self.name, self.trainable = name, trainable
+
+    @property
+    def trainable(self):
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        self._trainable = bool(value)
+        Layer.changes += 1
 
     def output_shape(self, shape):
         """The shape of one output sample for one input sample (no batch axis); refuses what does not fit."""
