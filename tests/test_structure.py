@@ -12,7 +12,7 @@ FILES = sorted(p for p in ENGINE.rglob("*.py"))
 ROWS = (
     ("__init__", "__main__"),
     ("model",),
-    ("training", "summary", "doors", "history", "callbacks", "saving"),
+    ("training", "streaming", "summary", "doors", "history", "callbacks", "saving"),
     ("state", "network"),
     ("layers", "losses", "optimizers", "schedules", "metrics", "initializers", "data"),
     ("registry",),

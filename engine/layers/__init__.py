@@ -30,10 +30,11 @@ from engine.layers.flatten import Flatten
 from engine.layers.input import Input
 from engine.layers.layer import LAYERS, Context, Layer, Weight
 from engine.layers.perceptron import Perceptron
+from engine.layers.rescaling import Normalize, Rescaling
 from engine.layers.reshape import Reshape
 from engine.layers.residual import Residual
 
 __all__ = ["Activation", "Auxiliary", "BatchNorm", "Block", "Composite", "Concat", "Context", "Dense", "Dropout", "ELU",
            "Flatten", "GELU", "HardSigmoid", "HardSwish", "Input", "LAYERS", "Layer", "LeakyReLU", "LogSoftmax", "Mish",
-           "PReLU", "Perceptron", "ReLU", "Reshape", "Residual", "SELU", "SiLU", "Sigmoid", "Softmax", "Softplus",
-           "Step", "Tanh", "Weight", "activations"]
+           "Normalize", "PReLU", "Perceptron", "ReLU", "Rescaling", "Reshape", "Residual", "SELU", "SiLU", "Sigmoid",
+           "Softmax", "Softplus", "Step", "Tanh", "Weight", "activations"]
