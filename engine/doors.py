@@ -4,11 +4,29 @@ import numpy as np
 from engine.errors import DataError, ShapeError
 
 
-def check_x(x, model, caller):
-    """x as a contiguous array of the model's dtype, and the model built for it."""
+def as_numbers(x, dtype, caller):
+    """x as a contiguous array of finite numbers of `dtype`. Bytes stay bytes: a step makes them numbers 0 to 255."""
     x = np.asarray(x)
     if x.dtype.kind not in "fiub":
         raise DataError(f"{caller}: expected numbers in x, got dtype {x.dtype}")
+    if x.dtype == np.uint8:
+        return np.ascontiguousarray(x)
+    x = np.asarray(x, dtype, order="C")
+    # the sum of all values is finite only if every value is: one fast pass, no temporary array
+    if not np.isfinite(x.sum(dtype=np.float64)):
+        bad = np.argwhere(~np.isfinite(x))
+        if len(bad):
+            raise DataError(f"{caller}: x has {len(bad)} NaN or infinite values, the first at "
+                            f"{tuple(bad[0].tolist())}; clean the data (np.nan_to_num) or drop those samples")
+    return x
+
+
+def check_x(x, model, caller, checked=False):
+    """x as `as_numbers` has it (as it is, if that was done), and the model built for it."""
+    if not checked:
+        x = np.asarray(x)
+        if x.dtype.kind not in "fiub":
+            raise DataError(f"{caller}: expected numbers in x, got dtype {x.dtype}")
     if x.ndim == 0:
         raise ShapeError(f"{caller}: expected x of shape (n, ...), got a single number")
     if model.state is None:
@@ -20,14 +38,7 @@ def check_x(x, model, caller):
         sizes = "".join(f", {s}" for s in expected)
         raise ShapeError(f"{model.layers[0].name}: expected x of shape (n{sizes}), got {x.shape}"
                          + (f"; {hint}" if hint else ""))
-    x = np.ascontiguousarray(x, model.dtype)
-    # the sum of all values is finite only if every value is: one fast pass, no temporary array
-    if not np.isfinite(x.sum(dtype=np.float64)):
-        bad = np.argwhere(~np.isfinite(x))
-        if len(bad):
-            raise DataError(f"{caller}: x has {len(bad)} NaN or infinite values, the first at "
-                            f"{tuple(bad[0].tolist())}; clean the data (np.nan_to_num) or drop those samples")
-    return x
+    return x if checked else as_numbers(x, model.dtype, caller)
 
 
 def sample_weights(y, sample_weight, class_weight, dtype, caller):

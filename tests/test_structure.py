@@ -13,7 +13,7 @@ ROWS = (
     ("__init__", "__main__"),
     ("zoo",),
     ("model",),
-    ("training", "summary", "doors", "history", "callbacks", "saving", "torch_weights", "torch_file"),
+    ("training", "streaming", "summary", "doors", "history", "callbacks", "saving", "torch_weights", "torch_file"),
     ("state", "network"),
     ("layers", "losses", "optimizers", "schedules", "metrics", "initializers", "data"),
     ("registry",),

@@ -8,6 +8,7 @@ array([0., 2.])
 from engine.errors import EngineError, unknown
 from engine.kernels import (
     activation,
+    augment,
     control,
     conv,
     elementwise,
@@ -42,6 +43,7 @@ FAMILIES = (
     loss,
     metric,
     random,
+    augment,
     update,
     control,
 )

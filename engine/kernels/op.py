@@ -24,6 +24,7 @@ from engine.kernels.formula import Formula
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 INTEGER = np.dtype("int64")
+BYTE = np.dtype("uint8")                     # images as stored
 HALF = np.dtype("uint16")                    # storage of float16 and bfloat16, see engine/kernels/half
 # A region of threads costs microseconds. Below this many elementary operations a call runs as one task.
 SERIAL_BELOW = 100_000
@@ -203,7 +204,7 @@ class Op:
             if not hasattr(array, "dtype"):
                 raise DtypeError(f"{self.name}: input {place}: expected an array, got {type(array).__name__}; "
                                  f"numpy.asarray(...) makes one")
-            if array.dtype not in (*FLOATS, INTEGER, HALF):
+            if array.dtype not in (*FLOATS, INTEGER, HALF, BYTE):
                 raise DtypeError(f"{self.name}: input {place}: expected float32, float64 or int64, got {array.dtype}; "
                                  f"convert it with .astype")
             if isinstance(array, np.ndarray) and not array.flags.c_contiguous:

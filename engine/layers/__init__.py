@@ -39,6 +39,7 @@ from engine.layers.input import Input
 from engine.layers.layer import LAYERS, Context, Layer, Weight
 from engine.layers.max_pool import MaxPool
 from engine.layers.perceptron import Perceptron
+from engine.layers.rescaling import Normalize, Rescaling
 from engine.layers.reshape import Reshape
 from engine.layers.residual import Residual
 from engine.layers.separable_conv2d import SeparableConv2D
@@ -46,5 +47,6 @@ from engine.layers.separable_conv2d import SeparableConv2D
 __all__ = ["Activation", "AdaptiveAvgPool", "Auxiliary", "AvgPool", "BatchNorm", "Block", "Composite", "Concat",
            "Context", "Conv1D", "Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv2D", "Dropout", "ELU", "Flatten",
            "GELU", "GlobalAvgPool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Input", "LAYERS", "Layer",
-           "LeakyReLU", "LogSoftmax", "MaxPool", "Mish", "PReLU", "Perceptron", "ReLU", "Reshape", "Residual", "SELU",
-           "SeparableConv2D", "SiLU", "Sigmoid", "Softmax", "Softplus", "Step", "Tanh", "Weight", "activations"]
+           "LeakyReLU", "LogSoftmax", "MaxPool", "Mish", "Normalize", "PReLU", "Perceptron", "ReLU", "Rescaling",
+           "Reshape", "Residual", "SELU", "SeparableConv2D", "SiLU", "Sigmoid", "Softmax", "Softplus", "Step", "Tanh",
+           "Weight", "activations"]
