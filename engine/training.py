@@ -8,6 +8,7 @@ import numpy as np
 from engine.errors import ShapeError
 from engine.graph import Graph, gradients
 from engine.graph.fuse_dense import fuse_dense
+from engine.graph.fuse_norm import fuse_norm
 from engine.graph.prune import prune
 from engine.runtime import Plan
 
@@ -71,11 +72,9 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
     if data is not None:
         _count(graph, metrics, prediction, y, value, size, state.network.output_shape)
     graph.outputs.update(prediction=prediction, loss=value)
+    graph = fuse_norm(fuse_dense(graph, training), training)
     if training:
-        graph = fuse_dense(graph, training=True)
         _backward(graph, state, value, values)
-    else:
-        graph = fuse_dense(graph, training=False)
     if optimizer is not None:
         _update(graph, state, optimizer, flat, counter, position, data, size)
     if position is not None:
@@ -134,7 +133,7 @@ def predict_graph(state, size, keep_layers=False):
     graph.outputs["prediction"] = prediction
     if keep_layers:
         graph.outputs.update(layers)
-    return prune(fuse_dense(graph, training=False))
+    return prune(fuse_norm(fuse_dense(graph, training=False), training=False))
 
 
 def plan_of(graph, state, extra=None):

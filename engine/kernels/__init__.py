@@ -8,6 +8,7 @@ array([0., 2.])
 from engine.errors import EngineError, unknown
 from engine.kernels import (
     activation,
+    batch_norm,
     control,
     conv,
     elementwise,
@@ -26,6 +27,7 @@ from engine.kernels import (
 )
 
 FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, conv, half, norm, pool, loss, metric,
+            random, update, control)
             random, update, control)
 
 
