@@ -26,9 +26,8 @@ from engine.kernels import (
     update,
 )
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, conv, half, norm, pool, loss, metric,
-            random, update, control)
-            random, update, control)
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, conv, half, norm, batch_norm, pool, loss,
+            metric, random, update, control)
 
 
 class Table(dict):

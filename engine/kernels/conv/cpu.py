@@ -111,7 +111,8 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, f, scatte
             if q == 0:
                 before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
             block_of_tiles(rows, n, steps, (a, a_row, 1, 0), (b + p * ldb, ldb), (c, ldc),
-                           (before, before_row, before_col), f, last, ns, work + q * strips * b_strip, b_strip, pack if i == first else 2 * pack)
+                           (before, before_row, before_col), f, last, ns, work + q * strips * b_strip, b_strip,
+                           pack if i == first else 2 * pack)
         if scattered:
             scatter(i, rows, n, grid, held, place)
 
