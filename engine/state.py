@@ -51,7 +51,7 @@ class State:
         for name in ("parameters", "gradients"):
             self.arrays[name] = self.new((size,))
         self.arrays["counter"] = self.new((2,), np.int64)
-        self._initialise(seed)
+        self._initialise(seed, earlier)
         if earlier is not None:
             self._go_on(earlier)
 
@@ -61,10 +61,10 @@ class State:
         memory = self.target.empty(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         return self.target.part(memory, 0, tuple(shape), dtype)
 
-    def _initialise(self, seed):
+    def _initialise(self, seed, earlier):
         counter = np.array([seed, 0], np.int64)
         for stream, owned in enumerate(self.network.weights):
-            held = owned.layer.held
+            held = owned.layer.held if earlier is None else earlier
             if held is None:
                 values = owned.weight.initializer.values(owned.weight.shape, self.dtype, counter, stream)
             else:

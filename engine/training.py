@@ -9,6 +9,7 @@ from engine.data.augment import as_floats, chance_of
 from engine.errors import ShapeError
 from engine.graph import Graph, gradients
 from engine.graph.fuse_dense import fuse_dense
+from engine.graph.fuse_norm import fuse_norm
 from engine.graph.prune import prune
 from engine.kernels.random import shuffled
 from engine.runtime import Plan
@@ -78,11 +79,9 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
     if data is not None if counted is None else counted:
         _count(graph, metrics, prediction, y, value, size, state.network.output_shape)
     graph.outputs.update(prediction=prediction, loss=value)
+    graph = fuse_norm(fuse_dense(graph, training), training)
     if training:
-        graph = fuse_dense(graph, training=True)
         _backward(graph, state, value, values)
-    else:
-        graph = fuse_dense(graph, training=False)
     if optimizer is not None:
         _update(graph, state, optimizer, flat, counter, position, data, size)
     if position is not None:
@@ -151,7 +150,7 @@ def predict_graph(state, size, keep_layers=False):
     graph.outputs["prediction"] = prediction
     if keep_layers:
         graph.outputs.update(layers)
-    return prune(fuse_dense(graph, training=False))
+    return prune(fuse_norm(fuse_dense(graph, training=False), training=False))
 
 
 def plan_of(graph, state, extra=None):

@@ -54,7 +54,8 @@ def against_torch(layer, theirs, shape, dtype, x=None):
 
 SHAPES = {1: (3, 11, 5), 2: (2, 13, 10, 19)}
 MAX = [(2, 2, None, 0, False, 1), (2, 3, 2, 1, False, 1), (2, 3, 2, 1, True, 1),
-       (2, (3, 2), (1, 3), (1, 0), True, (2, 3)), (2, 5, 3, 2, True, 1), (1, 3, 2, 1, True, 1), (1, 2, None, 0, True, 1), (1, 4, 3, 2, True, 2)]
+       (2, (3, 2), (1, 3), (1, 0), True, (2, 3)), (2, 5, 3, 2, True, 1), (1, 3, 2, 1, True, 1), (1, 2, None, 0, True, 1),
+       (1, 4, 3, 2, True, 2)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

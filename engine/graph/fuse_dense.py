@@ -22,7 +22,7 @@ def fuse_dense(graph, training):
             continue
         if node.attributes.get("activation", ABSENT) is None and node.outputs[0] not in kept:
             using = users.get(node.outputs[0], [])
-            found = _activation(using[0], training) if len(using) == 1 else None
+            found = activation_of(using[0], training, "y") if len(using) == 1 else None
             if found is not None:
                 skip.add(using[0])
                 attributes = {**node.attributes, "activation": found}
@@ -31,10 +31,11 @@ def fuse_dense(graph, training):
     return graph.with_nodes(nodes)
 
 
-def _activation(node, training):
-    """The activation that a node applies, when it may be taken in."""
+def activation_of(node, training, slopes):
+    """The activation that a node applies, when it may be taken in; in training only one with a derivative as a function
+    of one of `slopes`, "x" or "y"."""
     found = getattr(node.op, "activation", None)
     if not isinstance(found, Activation):
         return None
     # a step takes no gradient: left as it is, `gradients` says so
-    return found if not training or (found.slope_of == "y" and found.slope is not None) else None
+    return found if not training or (found.slope_of in slopes and found.slope is not None) else None

@@ -8,8 +8,6 @@ array([0., 2.])
 from engine.errors import EngineError, unknown
 from engine.kernels import (
     activation,
-    augment,
-    control,
     conv,
     elementwise,
     half,
@@ -43,9 +41,7 @@ FAMILIES = (
     loss,
     metric,
     random,
-    augment,
     update,
-    control,
 )
 
 

@@ -19,4 +19,5 @@ from engine.zoo.resnet_cifar import resnet20, resnet56, resnet_cifar
 from engine.zoo.vgg import vgg11, vgg16, vgg19
 
 __all__ = ["alexnet", "googlenet", "inception_v3", "lenet5", "mlp", "mobilenet_v2", "perceptron", "resnet18",
-           "resnet20", "resnet34", "resnet50", "resnet56", "resnet101", "resnet152", "resnet_cifar", "vgg11", "vgg16", "vgg19"]
+           "resnet20", "resnet34", "resnet50", "resnet56", "resnet101", "resnet152", "resnet_cifar", "vgg11", "vgg16",
+           "vgg19"]
