@@ -106,8 +106,8 @@ class Names:
         if not isinstance(layer, Layer):
             raise EngineError(f"Sequential: expected layers, got {layer!r}; a class needs parentheses: Dense(64)")
         if id(layer) in self._seen:
-            raise EngineError(f"Sequential: the layer {layer.name or type(layer).__name__!r} stands there twice; make a "
-                              f"second layer object and give each its own name")
+            raise EngineError(f"Sequential: the layer {layer.name or type(layer).__name__!r} stands there twice; make "
+                              f"a second layer object and give each its own name")
         self._seen.add(id(layer))
         if getattr(layer, "_named", False) and layer.held is None:
             layer.name = None                # named by an earlier, unbuilt model

@@ -70,9 +70,9 @@ class State:
             else:
                 values = held.get(owned.name)
                 if values.shape != owned.weight.shape:
-                    raise ShapeError(f"{owned.layer.name}: it brings a {owned.weight.name} of shape {values.shape} from "
-                                     f"the model it was in, and needs one of {owned.weight.shape} here; make a new layer "
-                                     f"for another input shape")
+                    raise ShapeError(f"{owned.layer.name}: it brings a {owned.weight.name} of shape {values.shape} "
+                                     f"from the model it was in, and needs one of {owned.weight.shape} here; make a "
+                                     f"new layer for another input shape")
             self.set(owned.name, values)
         for layer in self.network.all_layers:
             layer.held = self

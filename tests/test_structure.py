@@ -11,8 +11,10 @@ FILES = sorted(p for p in ENGINE.rglob("*.py"))
 # From the top to the bottom: a file may import from its own row and from rows below.
 ROWS = (
     ("__init__", "__main__"),
+    ("zoo",),
     ("model",),
-    ("training", "streaming", "summary", "doors", "history", "callbacks", "saving"),
+    ("training", "streaming", "summary", "doors", "history", "callbacks", "saving", "torch_weights",
+     "torch_file"),
     ("state", "network"),
     ("layers", "losses", "optimizers", "schedules", "metrics", "initializers", "data"),
     ("registry",),
@@ -107,7 +109,7 @@ ONLY = [
     ("to_device", {"target.py"}),
     ("copy_to_host", {"target.py"}),
     ("is_available", {"target.py"}),
-    ("open", {"saving.py", "callbacks.py", "kernels/entry.py", "kernels/emulator/cache.py"}),
+    ("open", {"saving.py", "torch_file.py", "callbacks.py", "kernels/entry.py", "kernels/emulator/cache.py"}),
     ("print", {"progress.py", "__main__.py"}),
     ("prange", {"kernels/entry.py"}),
 ]

@@ -10,12 +10,14 @@ from engine.kernels import (
     activation,
     augment,
     control,
+    conv,
     elementwise,
     half,
     loss,
     matmul,
     metric,
     norm,
+    pool,
     prelu,
     random,
     reduce,
@@ -24,8 +26,8 @@ from engine.kernels import (
     update,
 )
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, loss, metric, random, update,
-            control, augment)
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, conv, half, norm, pool, loss, metric,
+            random, update, control, augment)
 
 
 class Table(dict):

@@ -19,22 +19,34 @@ from engine.layers.activations import (
     Step,
     Tanh,
 )
+from engine.layers.adaptive_avg_pool import AdaptiveAvgPool
 from engine.layers.auxiliary import Auxiliary
+from engine.layers.avg_pool import AvgPool
 from engine.layers.batch_norm import BatchNorm
 from engine.layers.block import Block
 from engine.layers.composite import Composite
 from engine.layers.concat import Concat
+from engine.layers.conv1d import Conv1D
+from engine.layers.conv2d import Conv2D
+from engine.layers.conv2d_transpose import Conv2DTranspose
 from engine.layers.dense import Dense
+from engine.layers.depthwise_conv2d import DepthwiseConv2D
 from engine.layers.dropout import Dropout
 from engine.layers.flatten import Flatten
+from engine.layers.global_avg_pool import GlobalAvgPool
+from engine.layers.global_max_pool import GlobalMaxPool
 from engine.layers.input import Input
 from engine.layers.layer import LAYERS, Context, Layer, Weight
+from engine.layers.max_pool import MaxPool
 from engine.layers.perceptron import Perceptron
 from engine.layers.rescaling import Normalize, Rescaling
 from engine.layers.reshape import Reshape
 from engine.layers.residual import Residual
+from engine.layers.separable_conv2d import SeparableConv2D
 
-__all__ = ["Activation", "Auxiliary", "BatchNorm", "Block", "Composite", "Concat", "Context", "Dense", "Dropout", "ELU",
-           "Flatten", "GELU", "HardSigmoid", "HardSwish", "Input", "LAYERS", "Layer", "LeakyReLU", "LogSoftmax", "Mish",
-           "Normalize", "PReLU", "Perceptron", "ReLU", "Rescaling", "Reshape", "Residual", "SELU", "SiLU", "Sigmoid",
-           "Softmax", "Softplus", "Step", "Tanh", "Weight", "activations"]
+__all__ = ["Activation", "AdaptiveAvgPool", "Auxiliary", "AvgPool", "BatchNorm", "Block", "Composite", "Concat",
+           "Context", "Conv1D", "Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv2D", "Dropout", "ELU", "Flatten",
+           "GELU", "GlobalAvgPool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Input", "LAYERS", "Layer",
+           "LeakyReLU", "LogSoftmax", "MaxPool", "Mish", "Normalize", "PReLU", "Perceptron", "ReLU", "Rescaling",
+           "Reshape", "Residual", "SELU", "SeparableConv2D", "SiLU", "Sigmoid", "Softmax", "Softplus", "Step", "Tanh",
+           "Weight", "activations"]

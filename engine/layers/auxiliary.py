@@ -5,8 +5,9 @@ from engine.layers.layer import register
 
 @register
 class Auxiliary(Composite):
-    """Passes x on unchanged. In training the head makes a prediction of its own from x, and the model's loss on it, times
-    `weight`, is added to the loss; in inference the head is not computed. The head must end in the model's output shape.
+    """Passes x on unchanged. In training the head makes a prediction of its own from x, and the model's loss on it,
+    times `weight`, is added to the loss; in inference the head is not computed. It must end in the model's output
+    shape.
 
     >>> Auxiliary([Flatten(), Dense(10)], weight=0.4)
     """

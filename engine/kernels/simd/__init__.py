@@ -27,6 +27,7 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `prefetch(t, p, ld, rows)` | asks for the cache lines of the first rows of a tile like t |
 | `outer_fma(t, a, a_row, row)` | t[i, j] + a[i * a_row] * row[0, j]; row is a tile of one row |
 | `tile_fma(t, x, y)`, `+ - * /`, `tile_max(x, y)` | value by value, of tiles of one shape |
+| `where_larger(x, y, a, b)`, `where_equal(...)` | a where x is larger than y or NaN (where x is y), else b |
 | `row_sum(t)`, `row_max(t)` | each row's sum or maximum, in every column of it |
 | `column_sum(t)` | a tile of one row |
 | `transpose(t)` | of a square tile |
@@ -71,6 +72,8 @@ if config.DISABLE_JIT:
         tile_max,
         tile_store,
         transpose,
+        where_equal,
+        where_larger,
     )
 else:
     from engine.kernels.simd.arithmetic import (
@@ -83,6 +86,8 @@ else:
         tile_map2,
         tile_max,
         transpose,
+        where_equal,
+        where_larger,
     )
     from engine.kernels.simd.memory import (
         broadcast,
@@ -98,4 +103,5 @@ else:
 
 __all__ = ["HEIGHTS", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes", "column_sum", "lanes",
            "lanes_of", "next_panels", "outer_fma", "part", "pointer", "prefetch", "row_max", "row_sum", "square_tile",
-           "tile", "tile_fma", "tile_load", "tile_map", "tile_map2", "tile_max", "tile_store", "transpose"]
+           "tile", "tile_fma", "tile_load", "tile_map", "tile_map2", "tile_max", "tile_store", "transpose",
+           "where_equal", "where_larger"]

@@ -116,6 +116,14 @@ def tile_max(x, y):
     return x.like(np.maximum(x.values, y.values))
 
 
+def where_larger(x, y, a, b):
+    return x.like(np.where((x.values > y.values) | np.isnan(x.values), a.values, b.values))
+
+
+def where_equal(x, y, a, b):
+    return x.like(np.where(x.values == y.values, a.values, b.values))
+
+
 def row_sum(acc):
     return acc.like(np.broadcast_to(acc.values.sum(1, keepdims=True), acc.values.shape))
 
