@@ -34,7 +34,8 @@ def check_x(x, model, caller, checked=False):
     expected = model.network.shape
     if tuple(x.shape[1:]) != expected:
         hint = "is a batch axis missing? x[None] adds one" if x.shape == expected else (
-            "is a Flatten() missing before it?" if x.ndim > 2 and len(expected) == 1 else "")
+            "is a Flatten() missing before it?" if x.ndim > 2 and len(expected) == 1 else
+            "x[..., None] adds the axis of one channel" if (*x.shape[1:], 1) == expected else "")
         sizes = "".join(f", {s}" for s in expected)
         raise ShapeError(f"{model.layers[0].name}: expected x of shape (n{sizes}), got {x.shape}"
                          + (f"; {hint}" if hint else ""))

@@ -121,7 +121,8 @@ class Sequential:
         train, held_out = self._of_fit(x, y, batch_size, sample_weight, class_weight, validation_split,
                                        validation_data, steps_per_epoch)
         epoch_plan = self._pass(train, batch_size, "fit", self.optimizer, class_weight, chain)
-        check_plan = None if held_out is None else self._pass(held_out, batch_size, "validation_data")
+        check_plan = None if held_out is None else self._pass(
+            held_out, batch_size, "validation_data", class_weight=class_weight if validation_data is None else None)
         history, self.history, self.stop_training = History(), None, False
         watching = self._begin(callbacks)
         try:

@@ -57,7 +57,7 @@ class Streamed:
                 raise DataError("expected labels: a batch as (x, y)")
             return self.model._data(x, y, weights, self.class_weight, self.caller, checked=True)
         except EngineError as error:
-            raise type(error)(f"{self.caller}: batch {self._loader.number - 1}: {error}") from None
+            raise self._loader.named(error, 1) from None
 
     @property
     def more(self):

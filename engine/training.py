@@ -94,9 +94,12 @@ def _augmented(graph, state, loss, x, y, counter, augment):
     stored, x = x.dtype, as_floats(graph, x, state.dtype)
     if augment is None:
         return x, y
+    turned = x.ndim == 4 and getattr(state.network.layers[0], "data_format", None) == "channels_first"
     with graph.scope("augment"):
-        return augment.nodes(graph, x, y, chance_of(
+        x = graph.add("transpose", x, axes=(0, 2, 3, 1)) if turned else x
+        x, y = augment.nodes(graph, x, y, chance_of(
             counter, stored, lambda labels: loss.rows(graph, labels, state.network.output_shape, state.dtype)))
+        return (graph.add("transpose", x, axes=(0, 3, 1, 2)) if turned else x), y
 
 
 def _of_head(graph, layer, said, prediction, loss, y, weights):

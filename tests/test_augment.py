@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import engine
-from engine import Dense, Dropout, Flatten, Normalize, Rescaling, Sequential
+from engine import Dense, Dropout, Flatten, Input, Normalize, Rescaling, Sequential
 from engine.data import augment, one_hot
 from engine.errors import DataError, EngineError, ShapeError
 
@@ -213,3 +213,16 @@ def test_scaling_layers_do_their_formula_and_are_saved(images, tmp_path):
         Sequential([Normalize(mean, std)]).build((4, 4))
     with pytest.raises(ValueError, match="above 0"):
         Normalize(0.0, 0.0)
+
+
+def test_channels_first_images_are_augmented_as_images(images):
+    """The same training, whichever way the channels come."""
+    x, y = images
+    chain = [augment.RandomFlip(), augment.RandomCrop(2), augment.ColorJitter(0.3)]
+    models = []
+    for data_format, given in (("channels_last", x), ("channels_first", np.ascontiguousarray(x.transpose(0, 3, 1, 2)))):
+        model = classifier(layers=[Input(given.shape[1:], data_format)])
+        model.fit(given, y, epochs=2, batch_size=8, augment=chain, verbose=0)
+        models.append(model)
+    for a, b in zip(*(model.get_weights() for model in models)):
+        assert np.array_equal(a, b)

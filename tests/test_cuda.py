@@ -39,8 +39,8 @@ def test_the_curve_is_the_cpus(blobs, target):
 def test_only_the_batch_and_the_loss_cross(blobs, target):
     x, y = blobs
     made = model(target)
-    epoch = made._epoch(*made._data(x[:48], y[:48], None, None, "test"), 16, made.optimizer)
-    epoch.start(np.arange(48), np.full(epoch.steps, 1e-3))
+    epoch = made._pass(made._data(x[:48], y[:48], None, None, "test"), 16, "test", made.optimizer)
+    epoch.start(np.arange(48), lambda step: 1e-3)
     before = dict(targets.crossings())
     epoch.plans[0].run(2)
     assert targets.crossings() == before, "steps over a placed data set cross nothing"

@@ -271,8 +271,8 @@ def test_steps_of_one_epoch_allocate_nothing(blobs):
     import tracemalloc
     x, y = blobs
     model = small()
-    epoch = model._epoch(*model._data(x, y, None, None, "test"), 16, model.optimizer)
-    epoch.start(np.arange(150), np.full(epoch.steps, 1e-3))
+    epoch = model._pass(model._data(x, y, None, None, "test"), 16, "test", model.optimizer)
+    epoch.start(np.arange(150), lambda step: 1e-3)
     epoch.plans[0].run(2)
     tracemalloc.start()
     epoch.plans[0].run(1)

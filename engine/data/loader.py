@@ -53,12 +53,16 @@ class Loader:
         return batch
 
     def _raise(self, error):
-        where = f"{self.caller}: batch {self.number}"
         if isinstance(error, EngineError):
-            raise type(error)(f"{where}: {error}") from error
+            raise self.named(error) from error
         if isinstance(error, Exception):
-            raise DataError(f"{where}: the data's source raised {type(error).__name__}: {error}") from error
+            raise DataError(f"{self.caller}: batch {self.number}: the data's source raised {type(error).__name__}: "
+                            f"{error}") from error
         raise error
+
+    def named(self, error, back=0):
+        """The same error of the engine with the number of the batch that was asked for (or of one `back`)."""
+        return type(error)(f"{self.caller}: batch {self.number - back}: {str(error).removeprefix(f'{self.caller}: ')}")
 
     def close(self):
         self._stop.set()

@@ -114,7 +114,9 @@ def source(x, y, weights, size, steps, caller):
                           f"{'y' if y is not None else 'sample_weight'} as well")
     if steps is not None and (not isinstance(steps, (int, np.integer)) or steps < 1):
         raise EngineError(f"{caller}: expected steps_per_epoch of at least 1, got {steps!r}")
-    if hasattr(x, "__getitem__") and hasattr(x, "__len__") and not isinstance(x, dict):
+    if isinstance(x, dict):
+        raise DataError(f"{caller}: expected x as an array, a sequence of batches or a generator, got a dict")
+    if hasattr(x, "__getitem__") and hasattr(x, "__len__"):
         if steps is not None:
             raise EngineError(f"{caller}: steps_per_epoch is for generators; a sequence has a length")
         if not len(x):
