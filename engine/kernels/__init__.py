@@ -8,6 +8,7 @@ array([0., 2.])
 from engine.errors import EngineError, unknown
 from engine.kernels import (
     activation,
+    attention,
     control,
     elementwise,
     half,
@@ -24,8 +25,8 @@ from engine.kernels import (
     update,
 )
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, recurrent, loss, metric,
-            random, update, control)
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, attention, recurrent, loss,
+            metric, random, update, control)
 
 
 class Table(dict):
