@@ -8,8 +8,6 @@ array([0., 2.])
 from engine.errors import EngineError, unknown
 from engine.kernels import (
     activation,
-    conv,
-    elementwise,
     half,
     loss,
     matmul,
@@ -28,12 +26,10 @@ from engine.kernels import (
 FAMILIES = (
     activation,
     prelu,
-    elementwise,
     reduce,
     softmax,
     shape,
     matmul,
-    conv,
     half,
     norm,
     pool,
