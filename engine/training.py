@@ -5,8 +5,11 @@ Python in between.
 """
 import numpy as np
 
+from engine import target as targets
 from engine.graph import Graph, gradients
 from engine.graph.fuse_dense import fuse_dense
+from engine.graph.fuse_residual import fuse_residual
+from engine.graph.fuse_sums import fuse_sums
 from engine.graph.prune import prune
 from engine.runtime import Plan
 
@@ -69,10 +72,12 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
         _count(graph, metrics, prediction, y, value, size, state.network.output_shape)
     graph.outputs.update(prediction=prediction, loss=value)
     if training:
-        graph = fuse_dense(graph, training=True)
+        graph = fuse_residual(fuse_dense(graph, training=True), training=True)
         _backward(graph, state, value, values)
+        if state.target is not targets.cpu:
+            graph = fuse_sums(graph)
     else:
-        graph = fuse_dense(graph, training=False)
+        graph = fuse_residual(fuse_dense(graph, training=False), training=False)
     if optimizer is not None:
         _update(graph, state, optimizer, flat, counter, position, data, size)
     if position is not None:
@@ -123,7 +128,7 @@ def predict_graph(state, size, keep_layers=False):
     graph.outputs["prediction"] = prediction
     if keep_layers:
         graph.outputs.update(layers)
-    return prune(fuse_dense(graph, training=False))
+    return prune(fuse_residual(fuse_dense(graph, training=False), training=False))
 
 
 def plan_of(graph, state, extra=None):

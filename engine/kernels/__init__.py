@@ -22,9 +22,10 @@ from engine.kernels import (
     softmax,
     update,
 )
+from engine.kernels.matmul import fused
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, half, norm, loss, metric, random, update,
-            control)
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, fused, half, norm, loss, metric, random,
+            update, control)
 
 
 class Table(dict):

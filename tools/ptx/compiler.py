@@ -93,6 +93,11 @@ def samples_of(op, only_large=False):
         for size in (BIG, 256):
             matrix = Spec((size, size), "f8")
             yield (matrix, matrix, Spec((size,), "f8")), {"activation": ACTIVATIONS["relu"]}
+    if op.name in ("dense_residual", "matmul_sums"):
+        for size in (BIG, 256):
+            matrix = Spec((size, size), "f8")
+            yield ((matrix, matrix), {"transpose_a": True}) if op.name == "matmul_sums" else \
+                ((matrix, matrix, Spec((size,), "f8"), matrix), {})
     if op.name == "matmul_half":
         matrix = Spec((BIG, BIG), "u2")
         for format in ("float16", "bfloat16"):
