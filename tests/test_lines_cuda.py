@@ -1,5 +1,5 @@
-"""CUDA kernels over lines at every way they are shared out: a warp, a block, a thread for each line, values in registers
-or read again; under race detection in the emulator. What test_ops takes of these is short lines."""
+"""CUDA kernels over lines at every way they are shared out: a warp, a block, a thread for each line, values in
+registers or read again; under race detection in the emulator. What test_ops takes of these is short lines."""
 import numpy as np
 import pytest
 from numba import config
@@ -30,9 +30,9 @@ def agree(target, name, *inputs, **attributes):
 
 
 def test_every_way_is_among_the_sizes():
-    found = [line_shape(size) for size in SIZES]
+    found = [line_shape(size, 4) for size in SIZES]
     assert found == [(32, 1, 4), (32, 2, 4), (32, 16, 4), (256, 4, 1), (512, 16, 1), (256, 0, 1)]
-    assert line_shape(257, 2) == (256, 2, 1) and line_shape(4097, 2) == (256, 0, 1)
+    assert line_shape(257, 8) == (256, 2, 1) and line_shape(4097, 8) == (256, 0, 1)
 
 
 @pytest.mark.parametrize("size", SIZES)

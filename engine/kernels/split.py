@@ -33,10 +33,11 @@ def row_threads(size):
     return WARP if size <= 512 else 4 * WARP if size <= 4096 else 8 * WARP
 
 
-def line_shape(size, arrays=1):
+def line_shape(size, width):
     """(threads that share a line, values of it that each holds in registers, lines of a block) for lines of `size`
-    values of so many arrays: a warp for a short line, a block for a long one; no values where a line is too long."""
-    most = 16 // arrays
+    values of `width` bytes, those of all arrays that are held: a warp for a short line, a block for a long one; no
+    values where a line is too long."""
+    most = 64 // width
     for threads in (WARP, 8 * WARP, 16 * WARP):
         if size <= threads * most:
             return threads, 1 << max(0, -(-size // threads) - 1).bit_length(), 4 if threads == WARP else 1

@@ -180,7 +180,7 @@ def pointwise(pred, target, weights, value, slope, parameter, part, loss, dpred,
 def _launch_rows(lines, long, arrays, logits, *rest):
     """A launch over the rows of logits: those of `lines` where a row is short enough for it."""
     (n, c), dtype = logits.shape, logits.dtype
-    threads, values, together = line_shape(c, arrays)
+    threads, values, together = line_shape(c, arrays * dtype.itemsize)
     if n and values:
         lines(values, threads, dtype)[blocks(n, together), (threads, together)](logits, *rest)
     elif n:

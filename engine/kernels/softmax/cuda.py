@@ -158,7 +158,7 @@ def _softmax_grad_columns(dy, y, size, columns, logarithm, dx):
 
 
 def softmax_cuda(x, size, columns, row_step, logarithm, y):
-    lines, (threads, values, together) = x.size // size, line_shape(size)
+    lines, (threads, values, together) = x.size // size, line_shape(size, x.dtype.itemsize)
     if row_step > 1 and columns >= SIDE_BY_SIDE:
         _softmax_columns[blocks(lines), THREADS](x, size, columns, logarithm, y)
     elif values:
@@ -169,7 +169,7 @@ def softmax_cuda(x, size, columns, row_step, logarithm, y):
 
 
 def logsumexp_cuda(x, size, columns, row_step, y):
-    threads, values, together = line_shape(size)
+    threads, values, together = line_shape(size, y.dtype.itemsize)
     if values:
         made = _logsumexp_lines(values, threads, x.dtype)
         made[blocks(y.size, together), (threads, together)](x, size, y.size, columns, row_step, y)
@@ -178,7 +178,7 @@ def logsumexp_cuda(x, size, columns, row_step, y):
 
 
 def softmax_grad_cuda(dy, y, size, columns, row_step, logarithm, dx):
-    lines, (threads, values, together) = y.size // size, line_shape(size, 2)
+    lines, (threads, values, together) = y.size // size, line_shape(size, 2 * y.dtype.itemsize)
     if row_step > 1 and columns >= SIDE_BY_SIDE:
         _softmax_grad_columns[blocks(lines), THREADS](dy, y, size, columns, logarithm, dx)
     elif values:
