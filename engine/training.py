@@ -5,12 +5,11 @@ Python in between.
 """
 import numpy as np
 
+from engine import target as targets
 from engine.data.augment import as_floats, chance_of
 from engine.errors import ShapeError
 from engine.graph import Graph, gradients
-from engine.graph.fuse_dense import fuse_dense
-from engine.graph.fuse_norm import fuse_norm
-from engine.graph.prune import prune
+from engine.graph.passes import finish, fuse_forward
 from engine.kernels.random import shuffled
 from engine.runtime import Plan
 
@@ -79,14 +78,14 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
     if data is not None if counted is None else counted:
         _count(graph, metrics, prediction, y, value, size, state.network.output_shape)
     graph.outputs.update(prediction=prediction, loss=value)
-    graph = fuse_norm(fuse_dense(graph, training), training)
+    graph = fuse_forward(graph, training)
     if training:
         _backward(graph, state, value, values)
     if optimizer is not None:
         _update(graph, state, optimizer, flat, counter, position, data, size)
     if position is not None:
         graph.add("advance", position)
-    return prune(graph)
+    return finish(graph, state.target is not targets.cpu)
 
 
 def _augmented(graph, state, loss, x, y, counter, augment):
@@ -153,7 +152,7 @@ def predict_graph(state, size, keep_layers=False):
     graph.outputs["prediction"] = prediction
     if keep_layers:
         graph.outputs.update(layers)
-    return prune(fuse_norm(fuse_dense(graph, training=False), training=False))
+    return finish(fuse_forward(graph, training=False), state.target is not targets.cpu)
 
 
 def plan_of(graph, state, extra=None):

@@ -8,6 +8,11 @@ array([0., 2.])
 from engine.errors import EngineError, unknown
 from engine.kernels import (
     activation,
+    attention,
+    augment,
+    control,
+    conv,
+    elementwise,
     half,
     loss,
     matmul,
@@ -22,22 +27,29 @@ from engine.kernels import (
     softmax,
     update,
 )
+from engine.kernels.matmul import fused
 
 FAMILIES = (
     activation,
     prelu,
+    elementwise,
     reduce,
     softmax,
     shape,
     matmul,
+    fused,
+    conv,
     half,
+    attention,
     norm,
     pool,
     recurrent,
     loss,
     metric,
     random,
+    augment,
     update,
+    control,
 )
 
 

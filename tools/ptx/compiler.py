@@ -77,12 +77,17 @@ LARGE = {"relu": (MATRIX,), "gelu": (MATRIX,), "add": (MATRIX, MATRIX), "sum": (
          "cross_entropy": (MATRIX, Spec((BIG,), "i8"), VECTOR),
          "adam": (*[Spec((BIG * BIG,), "f8")] * 4, Spec((1,), "f8"), Spec((2,), "i8")),
          "dropout": (MATRIX, Spec((2,), "i8"))}
+LONGEST = {"softmax": (Spec((64, 8192), "f8"),), "softmax_grad": (Spec((64, 4096), "f8"),) * 2,
+           "cross_entropy": (Spec((64, 8192), "f8"), Spec((64,), "i8"), Spec((64,), "f8")),
+           "cross_entropy_probabilities": (*[Spec((64, 4096), "f8")] * 2, Spec((64,), "f8"))}
 
 
 def samples_of(op, only_large=False):
     """Large inputs, for which times are estimated, then the op's own samples; products of sizes for every tile."""
     if op.name in LARGE:
         yield LARGE[op.name], {}
+    if op.name in LONGEST:                   # as many values in registers as there can be
+        yield LONGEST[op.name], {}
     if op.name == "matmul":
         for size in (BIG, 256):
             for ta, tb in ((False, False), (True, False), (False, True), (True, True)):
@@ -93,6 +98,11 @@ def samples_of(op, only_large=False):
         for size in (BIG, 256):
             matrix = Spec((size, size), "f8")
             yield (matrix, matrix, Spec((size,), "f8")), {"activation": ACTIVATIONS["relu"]}
+    if op.name in ("dense_residual", "matmul_sums"):
+        for size in (BIG, 256):
+            matrix = Spec((size, size), "f8")
+            yield ((matrix, matrix), {"transpose_a": True}) if op.name == "matmul_sums" else \
+                ((matrix, matrix, Spec((size,), "f8"), matrix), {})
     if op.name == "matmul_half":
         matrix = Spec((BIG, BIG), "u2")
         for format in ("float16", "bfloat16"):

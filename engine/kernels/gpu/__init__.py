@@ -27,6 +27,7 @@ from engine.kernels.gpu.unroll import expand, unrolled
 from engine.kernels.gpu.words import (
     Word,
     bits_of,
+    block_anew,
     copy_async,
     copy_commit,
     copy_wait,
@@ -42,14 +43,15 @@ from engine.kernels.gpu.words import (
     shuffle_xor,
     store1,
     store4,
+    thread_anew,
     warp_max,
     warp_sum,
 )
 
-__all__ = ["THREADS", "bits_of", "blocks", "copy_async", "copy_commit", "copy_wait", "cuda", "device", "device_in",
-           "float_of", "fours", "is_aligned", "kernel", "kernel_of", "ldmatrix", "ldmatrix_turned", "load1", "load4",
-           "mma_bfloat16", "mma_float16", "shared_array", "shuffle_xor", "store1", "store4", "unrolled", "warp_max",
-           "warp_sum"]
+__all__ = ["THREADS", "bits_of", "block_anew", "blocks", "copy_async", "copy_commit", "copy_wait", "cuda", "device",
+           "device_in", "float_of", "fours", "is_aligned", "kernel", "kernel_of", "ldmatrix",
+           "ldmatrix_turned", "load1", "load4", "mma_bfloat16", "mma_float16", "shared_array", "shuffle_xor",
+           "store1", "store4", "thread_anew", "unrolled", "warp_max", "warp_sum"]
 
 THREADS = 128                                # threads of a block, where nothing else decides it
 
@@ -170,6 +172,7 @@ def device(function):
 
 def device_in(function):
     """A device function made inside a kernel's factory: numbers of the factory are constants in it."""
+    _put_in_place(function.__globals__)      # the factory may stand in another file
     return target.cuda.module.jit(device=True)(expand(function))
 
 
