@@ -4,14 +4,17 @@ import numpy as np
 from engine.errors import DataError, ShapeError
 
 
-def as_numbers(x, dtype, caller):
-    """x as a contiguous array of finite numbers of `dtype`. Bytes stay bytes: a step makes them numbers 0 to 255."""
+def as_numbers(x, model, caller):
+    """x as a contiguous array of what the model takes: finite numbers of its dtype, or indices. Bytes stay bytes: a
+    step makes them numbers 0 to 255."""
     x = np.asarray(x)
     if x.dtype.kind not in "fiub":
         raise DataError(f"{caller}: expected numbers in x, got dtype {x.dtype}")
+    if model.state is not None and model.network.input_dtype is not None:
+        return _indices(x, model, caller)
     if x.dtype == np.uint8:
         return np.ascontiguousarray(x)
-    x = np.asarray(x, dtype, order="C")
+    x = np.asarray(x, model.dtype, order="C")
     # the sum of all values is finite only if every value is: one fast pass, no temporary array
     if not np.isfinite(x.sum(dtype=np.float64)):
         bad = np.argwhere(~np.isfinite(x))
@@ -39,7 +42,20 @@ def check_x(x, model, caller, checked=False):
         sizes = "".join(f", {s}" for s in expected)
         raise ShapeError(f"{model.layers[0].name}: expected x of shape (n{sizes}), got {x.shape}"
                          + (f"; {hint}" if hint else ""))
-    return x if checked else as_numbers(x, model.dtype, caller)
+    if checked and model.network.input_dtype is None:
+        return x
+    return as_numbers(x, model, caller)           # indices: only a model that is built knows that they are
+
+
+def _indices(x, model, caller):
+    """x as a contiguous array of whole numbers that the first layer can use."""
+    with np.errstate(invalid="ignore"):      # NaN becomes some number, which is not NaN
+        whole = np.ascontiguousarray(x, model.network.input_dtype)
+    if not np.array_equal(whole, x):
+        raise DataError(f"{caller}: {model.network.first.name} takes indices: expected whole numbers in x, got "
+                        f"{x[whole != x].flat[0]}")
+    model.network.first.check_input(whole)
+    return whole
 
 
 def sample_weights(y, sample_weight, class_weight, dtype, caller):

@@ -12,7 +12,7 @@ from engine.kernels.random import shuffled
 def prepared(model, batch, caller):
     """(x, y, weights) with x checked and as a step takes it: the part of the checks that costs time."""
     x, y, weights = parts_of(batch)
-    return as_numbers(x, model.dtype, caller), y, weights
+    return as_numbers(x, model, caller), y, weights
 
 
 class Streamed:
