@@ -1,9 +1,9 @@
 """Scaled dot-product attention (Vaswani et al. 2017), fused: out = softmax(factor q k^T + mask) v.
 
 Shapes: q (..., l, d) queries, k (..., s, d) keys, v (..., s, e) values, out (..., l, e); the leading axes, one or two
-of them (sequences, heads), are the same for all. mask broadcasts to (..., l, s) and is added to the scores: -inf hides a
-key, a single 0.0 stands for none (of visible: numpy.where(visible, 0, -inf)). causal: query i sees the keys 0 .. i.
-A query that sees no key gives zeros.
+of them (sequences, heads), are the same for all. mask broadcasts to (..., l, s) and is added to the scores: -inf hides
+a key, a single 0.0 stands for none; a boolean one becomes numpy.where(visible, 0, -inf). causal: query i sees the keys
+0 .. i. A query that sees no key gives zeros.
 
 The l x s scores are never kept: each block of them is made, used and forgotten, under the largest score so far, and
 what was summed before is scaled when a larger one comes (Milakov, Gimelshein 2018; Dao et al. 2022). Kept for the
