@@ -65,11 +65,10 @@ FAMILIES = {"LSTM": (LSTM, {}, {}), "GRU": (GRU, {}, {}), "tanh": (SimpleRNN, {}
             "relu": (SimpleRNN, {"activation": "relu"}, {"nonlinearity": "relu"})}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", FAMILIES)
+# of relu the formula alone differs: one dtype is enough
+@pytest.mark.parametrize("name,dtype", [(name, dtype) for name in FAMILIES for dtype in DTYPES][:-2] + [
+    ("relu", "float64")])
 def test_recurrent_layers(name, dtype):
-    if name == "relu" and dtype == "float32":
-        pytest.skip("the formula alone differs: once is enough")
     ours, given, theirs_given = FAMILIES[name]
     for n, steps, i, h, sequences in ((1, 1, 1, 1, True), (3, 5, 2, 7, True), (17, 6, 5, 37, False)):
         torch.manual_seed(n)
