@@ -1,9 +1,9 @@
 """Scaled dot-product attention (Vaswani et al. 2017), fused: out = softmax(factor q k^T + mask) v.
 
 Shapes: q (..., l, d) queries, k (..., s, d) keys, v (..., s, e) values, out (..., l, e); the leading axes, one or two
-of them (sequences, heads), are the same for all. mask broadcasts to (..., l, s) and is added to the scores: -inf hides a
-key, a single 0.0 stands for none (of visible: numpy.where(visible, 0, -inf)). causal: query i sees the keys 0 .. i.
-A query that sees no key gives zeros.
+of them (sequences, heads), are the same for all. mask broadcasts to (..., l, s) and is added to the scores: -inf hides
+a key, a single 0.0 stands for none; a boolean one becomes numpy.where(visible, 0, -inf). causal: query i sees the keys
+0 .. i. A query that sees no key gives zeros.
 
 The l x s scores are never kept: each block of them is made, used and forgotten, under the largest score so far, and
 what was summed before is scaled when a larger one comes (Milakov, Gimelshein 2018; Dao et al. 2022). Kept for the
@@ -115,7 +115,7 @@ CAUSAL = {"causal": True}
 SIZES = (((1,), 1, 1, 1, 1, (), {}), ((2,), 3, 5, 4, 3, (), {"scale": 0.3}), ((2, 3), 5, 5, 3, 2, (), CAUSAL),
          ((2, 2), 3, 4, 2, 3, (2, 1, 1, 4), {}), ((2,), 7, 5, 2, 2, (7, 5), CAUSAL), ((0, 2), 3, 4, 2, 1, (), {}),
          ((2, 1), 3, 0, 2, 1, (), {}), ((1, 2), 0, 3, 2, 2, (), {}), ((1, 2), 2, 3, 1, 1, (2, 2, 1), {}),
-         ((1,), 50, 131, 17, 33, (50, 1), {}), ((1,), 140, 131, 2, 1, (), CAUSAL))
+         ((1,), 50, 131, 17, 33, (50, 1), {}), ((1,), 140, 131, 3, 2, (), CAUSAL))
 
 
 def _samples(rng):

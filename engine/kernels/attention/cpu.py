@@ -155,7 +155,7 @@ def attention_cpu(q, k, v, mask, heads, step_n, step_h, step_i, step_j, masked, 
     """A task's share of the blocks of queries, head by head."""
     count, length, d = q.shape
     keys, e, pieces = k.shape[1], v.shape[2], (length + QUERIES - 1) // QUERIES
-    zero, lowest = q.dtype.type(0), q.dtype.type(-np.inf)
+    zero, one, lowest = q.dtype.type(0), q.dtype.type(1), q.dtype.type(-np.inf)
     first, share = span(count * pieces, task, tasks)
     sizes, blocks, packed = (key_size, value_size), (keys + KEYS - 1) // KEYS, -1
     by_queries = pointer(work) + work.size // tasks * task
@@ -187,7 +187,7 @@ def attention_cpu(q, k, v, mask, heads, step_n, step_h, step_i, step_j, masked, 
             multiply(rows, e, columns, (scores, KEYS, 1), by_weights + b * value_size, (sums, e, 1), sums, e)
         for r in range(rows):
             at = head * length + i + r
-            scale(sums + r * e, e, zero if totals[r] == zero else 1 / totals[r], pointer(out) + at * e)
+            scale(sums + r * e, e, zero if totals[r] == zero else one / totals[r], pointer(out) + at * e)
             log_sums[head, i + r] = tops[r] + elementary.log(totals[r]) if tops[r] > lowest else tops[r]
 
 

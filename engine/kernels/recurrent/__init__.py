@@ -1,8 +1,9 @@
 """Recurrent ops over whole sequences, and backpropagation through time: LSTM, GRU and the simple RNN.
 
 Shapes: n sequences, t steps, h units; z (n, t, g h) = x w + bias, the input's share of all g gates of all steps, is one
-product made before (a `dense` node); u (h, g h) the recurrent weights; y (n, t, h). The state before the first step is
-zero. s(...) is the sigmoid, * goes value by value; gates lie side by side in PyTorch's order.
+product made before (a `dense` node); u (h, g h) the recurrent weights; y (n, t, h), the state h after each step, from
+the state h' before it, at first zero. `reverse` reads the steps from the last to the first. s(...) is the sigmoid, *
+goes value by value; gates lie side by side in PyTorch's order.
 
     simple_rnn   h = f(z + h' u)                        Elman 1990; f tanh, relu, or any whose slope takes f's value
     lstm         i, f, g, o = s, s, tanh, s (z + h' u)  Hochreiter, Schmidhuber 1997; Gers et al. 2000
@@ -26,11 +27,22 @@ SIGMOID, TANH = ACTIVATIONS["sigmoid"], ACTIVATIONS["tanh"]
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
 
+def _flipped(reference):
+    """The reference with the attribute `reverse`: what has steps is turned round before and after."""
+    def either_way(*arrays, reverse=False, **attributes):
+        if not reverse:
+            return reference(*arrays, **attributes)
+        found = reference(*(a[:, ::-1] if a.ndim == 3 else a for a in arrays), **attributes)
+        return tuple(a[:, ::-1] for a in found) if isinstance(found, tuple) else found[:, ::-1]
+    return either_way
+
+
 def _before(y):
     """y one step later, zeros for the first step."""
     return np.concatenate([np.zeros_like(y[:, :1]), y[:, :-1]], 1)[:, :y.shape[1]]
 
 
+@_flipped
 def lstm_reference(z, u):
     n, steps, wide = z.shape
     sigmoid, h = REFERENCES["sigmoid"], np.zeros((n, wide // 4))
@@ -44,6 +56,7 @@ def lstm_reference(z, u):
     return y, cells, gates
 
 
+@_flipped
 def lstm_grad_reference(dy, u, y, cells, gates):
     dz, before = np.zeros_like(gates), _before(cells)
     dh = dc = np.zeros_like(y[:, 0]) if y.shape[1] else 0
@@ -57,6 +70,7 @@ def lstm_grad_reference(dy, u, y, cells, gates):
     return dz, _before(y)
 
 
+@_flipped
 def gru_reference(z, u, bias):
     n, steps, wide = z.shape
     sigmoid, units = REFERENCES["sigmoid"], wide // 3
@@ -72,6 +86,7 @@ def gru_reference(z, u, bias):
     return y, kept, gates
 
 
+@_flipped
 def gru_grad_reference(dy, u, y, kept, gates):
     dz, dq, before = np.zeros_like(gates), np.zeros_like(gates), _before(y)
     dh = 0
@@ -85,6 +100,7 @@ def gru_grad_reference(dy, u, y, kept, gates):
     return dz, dq, before
 
 
+@_flipped
 def simple_rnn_reference(z, u, activation):
     y = np.zeros_like(z)
     for s in range(z.shape[1]):
@@ -92,6 +108,7 @@ def simple_rnn_reference(z, u, activation):
     return y
 
 
+@_flipped
 def simple_rnn_grad_reference(dy, u, y, activation):
     dz, dh = np.zeros_like(y), 0
     for s in reversed(range(y.shape[1])):
@@ -122,23 +139,23 @@ def _kept(dy, u, gates, *kept):
     return spec(gates), y
 
 
-def lstm_shapes(z, u):
+def lstm_shapes(z, u, reverse):
     y = _units(z, u, 4)
     return y, y, spec(z)
 
 
-def lstm_grad_shapes(dy, u, y, cells, gates):
+def lstm_grad_shapes(dy, u, y, cells, gates, reverse):
     return _kept(dy, u, gates, y, cells)
 
 
-def gru_shapes(z, u, bias):
+def gru_shapes(z, u, bias, reverse):
     y = _units(z, u, 3)
     floats(z, bias)
     demand(bias.shape == y.shape[2:], f"the candidate's recurrent bias of shape {y.shape[2:]}", bias.shape)
     return y, y, spec(z)
 
 
-def gru_grad_shapes(dy, u, y, kept, gates):
+def gru_grad_shapes(dy, u, y, kept, gates, reverse):
     dz, before = _kept(dy, u, gates, y, kept)
     return dz, dz, before
 
@@ -148,47 +165,48 @@ def _differentiable(activation):
            "an activation whose slope is a function of its value (tanh, relu, sigmoid)", repr(activation))
 
 
-def simple_rnn_shapes(z, u, activation):
+def simple_rnn_shapes(z, u, activation, reverse):
     _differentiable(activation)
     return _units(z, u, 1)
 
 
-def simple_rnn_grad_shapes(dy, u, y, activation):
+def simple_rnn_grad_shapes(dy, u, y, activation, reverse):
     _differentiable(activation)
     return _kept(dy, u, y)
 
 
-def _arranged(inputs, outputs, threads, scalars, gates, backward, lines=0):
+def _arranged(inputs, outputs, attributes, threads, scalars, gates, backward, lines=0):
     """`lines`: arrays of (n, h) that the CUDA kernels hand from step to step."""
     (n, steps), (units, wide), dtype = outputs[0].shape[:2], inputs[1].shape, outputs[0].dtype
     packed = [(wide, units)] if backward else [(units, 2 * units), (units, units)] if gates == 3 else [(units, wide)]
     tasks, work = cpu.plan(n, steps, units, gates, dtype, threads, packed)
-    return Arrangement(tuple(s.shape for s in inputs), tuple(s.shape for s in outputs), scalars, work, (), tasks,
+    return Arrangement(tuple(s.shape for s in inputs), tuple(s.shape for s in outputs),
+                       (*scalars, int(attributes["reverse"])), work, (), tasks,
                        (Spec((n, units), dtype),) * lines)
 
 
 def lstm_arrange(inputs, outputs, attributes, threads):
-    return _arranged(inputs, outputs, threads, (SIGMOID.f, TANH.f), 4, False)
+    return _arranged(inputs, outputs, attributes, threads, (SIGMOID.f, TANH.f), 4, False)
 
 
 def lstm_grad_arrange(inputs, outputs, attributes, threads):
-    return _arranged(inputs, outputs, threads, (SIGMOID.slope, TANH.f, TANH.slope), 4, True, 2)
+    return _arranged(inputs, outputs, attributes, threads, (SIGMOID.slope, TANH.f, TANH.slope), 4, True, 2)
 
 
 def gru_arrange(inputs, outputs, attributes, threads):
-    return _arranged(inputs, outputs, threads, (SIGMOID.f, TANH.f), 3, False)
+    return _arranged(inputs, outputs, attributes, threads, (SIGMOID.f, TANH.f), 3, False)
 
 
 def gru_grad_arrange(inputs, outputs, attributes, threads):
-    return _arranged(inputs, outputs, threads, (SIGMOID.slope, TANH.slope), 3, True, 1)
+    return _arranged(inputs, outputs, attributes, threads, (SIGMOID.slope, TANH.slope), 3, True, 1)
 
 
 def simple_rnn_arrange(inputs, outputs, attributes, threads):
-    return _arranged(inputs, outputs, threads, (attributes["activation"].f,), 1, False)
+    return _arranged(inputs, outputs, attributes, threads, (attributes["activation"].f,), 1, False)
 
 
 def simple_rnn_grad_arrange(inputs, outputs, attributes, threads):
-    return _arranged(inputs, outputs, threads, (attributes["activation"].slope,), 1, True, 1)
+    return _arranged(inputs, outputs, attributes, threads, (attributes["activation"].slope,), 1, True, 1)
 
 
 # ----------------------------------------------------------------------------------------------------------- gradients
@@ -204,13 +222,13 @@ def _by_u(graph, before, dz):
 
 
 def lstm_gradient(graph, node, dy, *_):
-    dz, before = graph.add("lstm_grad", dy, node.inputs[1], *node.outputs)
+    dz, before = graph.add("lstm_grad", dy, node.inputs[1], *node.outputs, **node.attributes)
     return dz, _by_u(graph, before, dz)
 
 
 def gru_gradient(graph, node, dy, *_):
     y, kept, gates = node.outputs
-    dz, dq, before = graph.add("gru_grad", dy, node.inputs[1], y, kept, gates)
+    dz, dq, before = graph.add("gru_grad", dy, node.inputs[1], y, kept, gates, **node.attributes)
     units = y.shape[2]
     dbias = graph.add("slice", graph.add("sum", _lines(graph, dq), axis=0), starts=(2 * units,), stops=(3 * units,))
     return dz, _by_u(graph, before, dq), dbias
@@ -223,25 +241,25 @@ def simple_rnn_gradient(graph, node, dy):
 
 # ------------------------------------------------------------------------------------------------------------- samples
 
-SIZES = ((1, 1, 1), (0, 3, 2), (2, 0, 3), (3, 2, 5), (2, 4, 1), (14, 2, 33))
+SIZES = ((1, 1, 1, False), (0, 3, 2, False), (2, 0, 3, False), (3, 2, 5, False), (2, 3, 3, True), (14, 2, 33, False))
 
 
 def _samples(gates):
     def samples(rng):
-        for n, steps, units in SIZES:
+        for n, steps, units, reverse in SIZES:
             yield (rng.standard_normal((n, steps, gates * units)),
-                   rng.standard_normal((units, gates * units)) / units ** 0.5), {}
+                   rng.standard_normal((units, gates * units)) / units ** 0.5), {"reverse": reverse}
     return samples
 
 
 def _gru_samples(rng):
-    for (z, u), _ in _samples(3)(rng):
-        yield (z, u, rng.standard_normal(len(u))), {}
+    for (z, u), attributes in _samples(3)(rng):
+        yield (z, u, rng.standard_normal(len(u))), attributes
 
 
 def _rnn_samples(rng):
-    for inputs, _ in _samples(1)(rng):
-        yield inputs, {"activation": TANH}
+    for inputs, attributes in _samples(1)(rng):
+        yield inputs, {"activation": TANH, **attributes}
 
 
 def _grad_samples(samples, reference):
@@ -265,8 +283,9 @@ def _cost(inputs, outputs, attributes):
 # ------------------------------------------------------------------------------------------------------------- records
 
 
-def _op(name, reference, shapes, kernel, launcher, samples, arrange, grad=None, **more):
-    return Op(name, reference, shapes, kernel, launcher, samples, arrange, grad, _terms, _cost, **more)
+def _op(name, reference, shapes, kernel, launcher, samples, arrange, grad=None, attributes=None, **more):
+    return Op(name, reference, shapes, kernel, launcher, samples, arrange, grad, _terms, _cost,
+              attributes={**(attributes or {}), "reverse": False}, **more)
 
 
 RNN_ATTRIBUTES = {"activation": TANH}

@@ -53,12 +53,18 @@ def chunk_of(first, count, start):
 
 
 @part
-def shifted(y, row, before):
-    """before[row, s] = y[row, s - 1], zeros for the first step"""
+def place(step, steps, reverse):
+    """Where the step stands that is read as number `step`."""
+    return steps - 1 - step if reverse else step
+
+
+@part
+def shifted(y, row, reverse, before):
+    """before[row, s] = what y holds of the step read before s, zeros for the one read first"""
     steps, units = y.shape[1], y.shape[2]
-    to = pointer(before) + row * steps * units
-    clear(to, units)
-    copy(pointer(y) + row * steps * units, (steps - 1) * units, to + units)
+    source, to = pointer(y) + row * steps * units, pointer(before) + row * steps * units
+    clear(to + (steps - 1) * units * reverse, units)
+    copy(source + units * reverse, (steps - 1) * units, to + units * (1 - reverse))
 
 
 # ---------------------------------------------------------------------------------------------------------------- LSTM
@@ -78,7 +84,7 @@ def lstm_cell(units, sigmoid, tanh, sums, cell, gates, cells, y, state):
 
 
 @part
-def lstm_cpu(z, u, sigmoid, tanh, y, cells, gates, work, task, tasks):
+def lstm_cpu(z, u, sigmoid, tanh, reverse, y, cells, gates, work, task, tasks):
     """y, cells, gates of all steps; the sums of step s start from z[:, s]."""
     n, steps, units = y.shape
     first, count = span(n, task, tasks)
@@ -89,8 +95,8 @@ def lstm_cpu(z, u, sigmoid, tanh, y, cells, gates, work, task, tasks):
     for start in range(0, count, CHUNK):
         row, rows = chunk_of(first, count, start)
         clear(state, 2 * CHUNK * units)
-        for s in range(steps):
-            at = row * steps + s
+        for step in range(steps):
+            at = row * steps + place(step, steps, reverse)
             multiply(rows, wide, units, (state, units, 1), packed, (pointer(z) + at * wide, steps * wide, 1), sums,
                      wide)
             for r in range(rows):
@@ -114,7 +120,7 @@ def lstm_cell_grad(units, sigmoid_slope, tanh, tanh_slope, dy, gates, cells, ear
 
 
 @part
-def lstm_grad_cpu(dy, u, y, cells, gates, sigmoid_slope, tanh, tanh_slope, dz, before, work, task, tasks):
+def lstm_grad_cpu(dy, u, y, cells, gates, sigmoid_slope, tanh, tanh_slope, reverse, dz, before, work, task, tasks):
     """Backpropagation through time: dz of all steps, and the outputs shifted by one step."""
     n, steps, units = y.shape
     first, count = span(n, task, tasks)
@@ -127,20 +133,20 @@ def lstm_grad_cpu(dy, u, y, cells, gates, sigmoid_slope, tanh, tanh_slope, dz, b
     for start in range(0, count, CHUNK):
         row, rows = chunk_of(first, count, start)
         clear(dh, 2 * CHUNK * units)
-        for s in range(steps - 1, -1, -1):
-            at = row * steps + s
+        for step in range(steps - 1, -1, -1):
+            at = row * steps + place(step, steps, reverse)
             for r in range(rows):
                 line = at + r * steps
                 own = pointer(cells) + line * units
                 earlier = zeros
-                if s > 0:
-                    earlier = own + -units
+                if step > 0:
+                    earlier = own + units * (2 * reverse - 1)
                 lstm_cell_grad(units, sigmoid_slope, tanh, tanh_slope, pointer(dy) + line * units,
                                pointer(gates) + line * wide, own, earlier, dcell + r * units, dh + r * units,
                                pointer(dz) + line * wide, kept + r * wide)
             multiply(rows, units, wide, (kept, wide, 1), packed, (zeros, 0, 1), dh, units)
         for r in range(row, row + rows):
-            shifted(y, r, before)
+            shifted(y, r, reverse, before)
 
 
 # ----------------------------------------------------------------------------------------------------------------- GRU
@@ -158,7 +164,7 @@ def gru_cell(units, sigmoid, tanh, sums, z, gates, kept, y, state):
 
 
 @part
-def gru_cpu(z, u, bias, sigmoid, tanh, y, kept, gates, work, task, tasks):
+def gru_cpu(z, u, bias, sigmoid, tanh, reverse, y, kept, gates, work, task, tasks):
     """y, kept (the candidate's recurrent sums) and gates of all steps."""
     n, steps, units = y.shape
     first, count = span(n, task, tasks)
@@ -171,8 +177,8 @@ def gru_cpu(z, u, bias, sigmoid, tanh, y, kept, gates, work, task, tasks):
     for start in range(0, count, CHUNK):
         row, rows = chunk_of(first, count, start)
         clear(state, CHUNK * units)
-        for s in range(steps):
-            at = row * steps + s
+        for step in range(steps):
+            at = row * steps + place(step, steps, reverse)
             multiply(rows, 2 * units, units, (state, units, 1), packed, (pointer(z) + at * wide, steps * wide, 1), sums,
                      wide)
             multiply(rows, units, units, (state, units, 1), last, (pointer(bias), 0, 1), sums + 2 * units, wide)
@@ -198,7 +204,7 @@ def gru_cell_grad(units, sigmoid_slope, tanh_slope, dy, gates, kept, earlier, dh
 
 
 @part
-def gru_grad_cpu(dy, u, y, kept, gates, sigmoid_slope, tanh_slope, dz, dq, before, work, task, tasks):
+def gru_grad_cpu(dy, u, y, kept, gates, sigmoid_slope, tanh_slope, reverse, dz, dq, before, work, task, tasks):
     """Backpropagation through time: dz by the input's sums, dq by the recurrent sums, and the shifted outputs."""
     n, steps, units = y.shape
     first, count = span(n, task, tasks)
@@ -211,19 +217,19 @@ def gru_grad_cpu(dy, u, y, kept, gates, sigmoid_slope, tanh_slope, dz, dq, befor
     for start in range(0, count, CHUNK):
         row, rows = chunk_of(first, count, start)
         clear(dh, CHUNK * units)
-        for s in range(steps - 1, -1, -1):
-            at = row * steps + s
+        for step in range(steps - 1, -1, -1):
+            at = row * steps + place(step, steps, reverse)
             for r in range(rows):
                 line = at + r * steps
                 earlier = zeros
-                if s > 0:
-                    earlier = pointer(y) + (line - 1) * units
+                if step > 0:
+                    earlier = pointer(y) + (line + 2 * reverse - 1) * units
                 gru_cell_grad(units, sigmoid_slope, tanh_slope, pointer(dy) + line * units,
                               pointer(gates) + line * wide, pointer(kept) + line * units, earlier, dh + r * units,
                               pointer(dz) + line * wide, pointer(dq) + line * wide, own + r * wide)
             multiply(rows, units, wide, (own, wide, 1), packed, (dh, units, 1), dh, units)
         for r in range(row, row + rows):
-            shifted(y, r, before)
+            shifted(y, r, reverse, before)
 
 
 # ---------------------------------------------------------------------------------------------------------- simple RNN
@@ -237,7 +243,7 @@ def rnn_cell(units, f, sums, y, state):
 
 
 @part
-def rnn_cpu(z, u, f, y, work, task, tasks):
+def rnn_cpu(z, u, f, reverse, y, work, task, tasks):
     """y of all steps."""
     n, steps, units = y.shape
     first, count = span(n, task, tasks)
@@ -248,8 +254,8 @@ def rnn_cpu(z, u, f, y, work, task, tasks):
     for start in range(0, count, CHUNK):
         row, rows = chunk_of(first, count, start)
         clear(state, CHUNK * units)
-        for s in range(steps):
-            at = row * steps + s
+        for step in range(steps):
+            at = row * steps + place(step, steps, reverse)
             multiply(rows, units, units, (state, units, 1), packed, (pointer(z) + at * units, steps * units, 1), sums,
                      units)
             for r in range(rows):
@@ -264,7 +270,7 @@ def rnn_cell_grad(units, slope, dy, y, dh, dz, kept):
 
 
 @part
-def rnn_grad_cpu(dy, u, y, slope, dz, before, work, task, tasks):
+def rnn_grad_cpu(dy, u, y, slope, reverse, dz, before, work, task, tasks):
     """Backpropagation through time: dz of all steps, and the outputs shifted by one step."""
     n, steps, units = y.shape
     first, count = span(n, task, tasks)
@@ -277,12 +283,12 @@ def rnn_grad_cpu(dy, u, y, slope, dz, before, work, task, tasks):
     for start in range(0, count, CHUNK):
         row, rows = chunk_of(first, count, start)
         clear(dh, CHUNK * units)
-        for s in range(steps - 1, -1, -1):
-            at = row * steps + s
+        for step in range(steps - 1, -1, -1):
+            at = row * steps + place(step, steps, reverse)
             for r in range(rows):
                 line = (at + r * steps) * units
                 rnn_cell_grad(units, slope, pointer(dy) + line, pointer(y) + line, dh + r * units, pointer(dz) + line,
                               kept + r * units)
             multiply(rows, units, units, (kept, units, 1), packed, (zeros, 0, 1), dh, units)
         for r in range(row, row + rows):
-            shifted(y, r, before)
+            shifted(y, r, reverse, before)

@@ -9,6 +9,14 @@ from engine.kernels.split import WARP, row_threads
 
 
 @device
+def places(step, steps, reverse):
+    """(where the step stands that is read as number `step`, where the one read before it stands)"""
+    if reverse:
+        return steps - 1 - step, steps - step
+    return step, step - 1
+
+
+@device
 def through(dz, u, row, s, dh, straight):
     """dh[row, k] = dz[row, s] . u[k], or that added to dh where `straight` is 1; all threads of the block."""
     lane, columns = cuda.threadIdx.x % WARP, u.shape[1]
@@ -23,16 +31,17 @@ def through(dz, u, row, s, dh, straight):
 
 @kernel_of
 def _lstm(sigmoid, tanh):
-    def lstm(z, u, y, cells, gates):
+    def lstm(z, u, reverse, y, cells, gates):
         row, units, number = cuda.blockIdx.x, y.shape[2], y.dtype.type
-        for s in range(y.shape[1]):
+        for step in range(y.shape[1]):
+            s, p = places(step, y.shape[1], reverse)
             for j in range(cuda.threadIdx.x, units, cuda.blockDim.x):
                 i, f, g, o = z[row, s, j], z[row, s, units + j], z[row, s, 2 * units + j], z[row, s, 3 * units + j]
                 cell = number(0)
-                if s > 0:
-                    cell = cells[row, s - 1, j]
+                if step > 0:
+                    cell = cells[row, p, j]
                     for k in range(units):
-                        h = y[row, s - 1, k]
+                        h = y[row, p, k]
                         i += h * u[k, j]
                         f += h * u[k, units + j]
                         g += h * u[k, 2 * units + j]
@@ -49,10 +58,10 @@ def _lstm(sigmoid, tanh):
 
 @kernel_of
 def _lstm_grad(sigmoid_slope, tanh, tanh_slope):
-    def lstm_grad(dy, u, y, cells, gates, dz, before, dh, dcell):
+    def lstm_grad(dy, u, y, cells, gates, reverse, dz, before, dh, dcell):
         row, units, number = cuda.blockIdx.x, y.shape[2], y.dtype.type
         for step in range(y.shape[1]):
-            s = y.shape[1] - 1 - step
+            s, p = places(y.shape[1] - 1 - step, y.shape[1], reverse)
             for j in range(cuda.threadIdx.x, units, cuda.blockDim.x):
                 i, f = gates[row, s, j], gates[row, s, units + j]
                 g, o = gates[row, s, 2 * units + j], gates[row, s, 3 * units + j]
@@ -62,8 +71,8 @@ def _lstm_grad(sigmoid_slope, tanh, tanh_slope):
                     dc = dcell[row, j]
                 dc += d * o * tanh_slope(t)
                 cell, h = number(0), number(0)
-                if s > 0:
-                    cell, h = cells[row, s - 1, j], y[row, s - 1, j]
+                if step < y.shape[1] - 1:
+                    cell, h = cells[row, p, j], y[row, p, j]
                 before[row, s, j] = h
                 dcell[row, j] = dc * f
                 dz[row, s, j] = dc * g * sigmoid_slope(i)
@@ -78,15 +87,16 @@ def _lstm_grad(sigmoid_slope, tanh, tanh_slope):
 
 @kernel_of
 def _gru(sigmoid, tanh):
-    def gru(z, u, bias, y, kept, gates):
+    def gru(z, u, bias, reverse, y, kept, gates):
         row, units, number = cuda.blockIdx.x, y.shape[2], y.dtype.type
-        for s in range(y.shape[1]):
+        for step in range(y.shape[1]):
+            s, p = places(step, y.shape[1], reverse)
             for j in range(cuda.threadIdx.x, units, cuda.blockDim.x):
                 r, v, q, state = z[row, s, j], z[row, s, units + j], bias[j], number(0)
-                if s > 0:
-                    state = y[row, s - 1, j]
+                if step > 0:
+                    state = y[row, p, j]
                     for k in range(units):
-                        h = y[row, s - 1, k]
+                        h = y[row, p, k]
                         r += h * u[k, j]
                         v += h * u[k, units + j]
                         q += h * u[k, 2 * units + j]
@@ -101,17 +111,17 @@ def _gru(sigmoid, tanh):
 
 @kernel_of
 def _gru_grad(sigmoid_slope, tanh_slope):
-    def gru_grad(dy, u, y, kept, gates, dz, dq, before, dh):
+    def gru_grad(dy, u, y, kept, gates, reverse, dz, dq, before, dh):
         row, units, number = cuda.blockIdx.x, y.shape[2], y.dtype.type
         for step in range(y.shape[1]):
-            s = y.shape[1] - 1 - step
+            s, p = places(y.shape[1] - 1 - step, y.shape[1], reverse)
             for j in range(cuda.threadIdx.x, units, cuda.blockDim.x):
                 r, v, g = gates[row, s, j], gates[row, s, units + j], gates[row, s, 2 * units + j]
                 d, h = dy[row, s, j], number(0)
                 if step > 0:
                     d += dh[row, j]
-                if s > 0:
-                    h = y[row, s - 1, j]
+                if step < y.shape[1] - 1:
+                    h = y[row, p, j]
                 dv, dg = d * (h - g) * sigmoid_slope(v), (d - d * v) * tanh_slope(g)
                 dr = dg * kept[row, s, j] * sigmoid_slope(r)
                 before[row, s, j], dh[row, j] = h, d * v
@@ -125,14 +135,15 @@ def _gru_grad(sigmoid_slope, tanh_slope):
 
 @kernel_of
 def _rnn(f):
-    def rnn(z, u, y):
+    def rnn(z, u, reverse, y):
         row, units = cuda.blockIdx.x, y.shape[2]
-        for s in range(y.shape[1]):
+        for step in range(y.shape[1]):
+            s, p = places(step, y.shape[1], reverse)
             for j in range(cuda.threadIdx.x, units, cuda.blockDim.x):
                 total = z[row, s, j]
-                if s > 0:
+                if step > 0:
                     for k in range(units):
-                        total += y[row, s - 1, k] * u[k, j]
+                        total += y[row, p, k] * u[k, j]
                 y[row, s, j] = f(total)
             cuda.syncthreads()
     return rnn
@@ -140,16 +151,16 @@ def _rnn(f):
 
 @kernel_of
 def _rnn_grad(slope):
-    def rnn_grad(dy, u, y, dz, before, dh):
+    def rnn_grad(dy, u, y, reverse, dz, before, dh):
         row, units, number = cuda.blockIdx.x, y.shape[2], y.dtype.type
         for step in range(y.shape[1]):
-            s = y.shape[1] - 1 - step
+            s, p = places(y.shape[1] - 1 - step, y.shape[1], reverse)
             for j in range(cuda.threadIdx.x, units, cuda.blockDim.x):
                 d, h = dy[row, s, j], number(0)
                 if step > 0:
                     d += dh[row, j]
-                if s > 0:
-                    h = y[row, s - 1, j]
+                if step < y.shape[1] - 1:
+                    h = y[row, p, j]
                 before[row, s, j] = h
                 dz[row, s, j] = d * slope(y[row, s, j])
             cuda.syncthreads()
@@ -163,25 +174,26 @@ def _grid(y):
     return y.shape[0], row_threads(8 * y.shape[2])
 
 
-def lstm(z, u, sigmoid, tanh, y, cells, gates):
-    _lstm(sigmoid, tanh, y.dtype)[_grid(y)](z, u, y, cells, gates)
+def lstm(z, u, sigmoid, tanh, reverse, y, cells, gates):
+    _lstm(sigmoid, tanh, y.dtype)[_grid(y)](z, u, reverse, y, cells, gates)
 
 
-def lstm_grad(dy, u, y, cells, gates, sigmoid_slope, tanh, tanh_slope, dz, before, dh, dcell):
-    _lstm_grad(sigmoid_slope, tanh, tanh_slope, y.dtype)[_grid(y)](dy, u, y, cells, gates, dz, before, dh, dcell)
+def lstm_grad(dy, u, y, cells, gates, sigmoid_slope, tanh, tanh_slope, reverse, dz, before, dh, dcell):
+    made = _lstm_grad(sigmoid_slope, tanh, tanh_slope, y.dtype)
+    made[_grid(y)](dy, u, y, cells, gates, reverse, dz, before, dh, dcell)
 
 
-def gru(z, u, bias, sigmoid, tanh, y, kept, gates):
-    _gru(sigmoid, tanh, y.dtype)[_grid(y)](z, u, bias, y, kept, gates)
+def gru(z, u, bias, sigmoid, tanh, reverse, y, kept, gates):
+    _gru(sigmoid, tanh, y.dtype)[_grid(y)](z, u, bias, reverse, y, kept, gates)
 
 
-def gru_grad(dy, u, y, kept, gates, sigmoid_slope, tanh_slope, dz, dq, before, dh):
-    _gru_grad(sigmoid_slope, tanh_slope, y.dtype)[_grid(y)](dy, u, y, kept, gates, dz, dq, before, dh)
+def gru_grad(dy, u, y, kept, gates, sigmoid_slope, tanh_slope, reverse, dz, dq, before, dh):
+    _gru_grad(sigmoid_slope, tanh_slope, y.dtype)[_grid(y)](dy, u, y, kept, gates, reverse, dz, dq, before, dh)
 
 
-def simple_rnn(z, u, f, y):
-    _rnn(f, y.dtype)[_grid(y)](z, u, y)
+def simple_rnn(z, u, f, reverse, y):
+    _rnn(f, y.dtype)[_grid(y)](z, u, reverse, y)
 
 
-def simple_rnn_grad(dy, u, y, slope, dz, before, dh):
-    _rnn_grad(slope, y.dtype)[_grid(y)](dy, u, y, dz, before, dh)
+def simple_rnn_grad(dy, u, y, slope, reverse, dz, before, dh):
+    _rnn_grad(slope, y.dtype)[_grid(y)](dy, u, y, reverse, dz, before, dh)
