@@ -20,6 +20,8 @@ def check_x(x, model, caller):
         sizes = "".join(f", {s}" for s in expected)
         raise ShapeError(f"{model.layers[0].name}: expected x of shape (n{sizes}), got {x.shape}"
                          + (f"; {hint}" if hint else ""))
+    if model.network.input_dtype is not None:
+        return _indices(x, model, caller)
     x = np.ascontiguousarray(x, model.dtype)
     # the sum of all values is finite only if every value is: one fast pass, no temporary array
     if not np.isfinite(x.sum(dtype=np.float64)):
@@ -28,6 +30,17 @@ def check_x(x, model, caller):
             raise DataError(f"{caller}: x has {len(bad)} NaN or infinite values, the first at "
                             f"{tuple(bad[0].tolist())}; clean the data (np.nan_to_num) or drop those samples")
     return x
+
+
+def _indices(x, model, caller):
+    """x as a contiguous array of whole numbers that the first layer can use."""
+    with np.errstate(invalid="ignore"):      # NaN becomes some number, which is not NaN
+        whole = np.ascontiguousarray(x, model.network.input_dtype)
+    if not np.array_equal(whole, x):
+        raise DataError(f"{caller}: {model.network.first.name} takes indices: expected whole numbers in x, got "
+                        f"{x[whole != x].flat[0]}")
+    model.network.first.check_input(whole)
+    return whole
 
 
 def sample_weights(y, sample_weight, class_weight, dtype, caller):

@@ -23,6 +23,7 @@ class Network:
     """Layers with names, shapes for one input shape, and the list of their weights in order.
 
     shape     shape of one input sample
+    first     the layer that sees the model's input
     shapes    layer name -> (shape of its input sample, shape of its output sample)
     weights   list of Owned
     all_layers   the layers and those inside them, each before what it contains
@@ -34,6 +35,8 @@ class Network:
         for layer in layers:
             shape = self._build(layer, tuple(shape), True)
         self.output_shape = shape
+        self.first = next((layer for layer in layers if type(layer).__name__ != "Input"), layers[0])
+        self.input_dtype = self.first.input_dtype        # None: that of the weights
 
     def _build(self, layer, shape, trainable):
         trainable = trainable and layer.trainable

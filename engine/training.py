@@ -43,7 +43,8 @@ def _weights(graph, state):
 def _inputs(graph, state, size, data, y_shape, y_dtype):
     """(x, y, weights, position): feeds of one batch, or gathered from the data set's feeds."""
     shape = state.network.shape
-    specs = {"x": (shape, state.dtype), "y": (y_shape, y_dtype), "weights": ((), state.dtype)}
+    specs = {"x": (shape, state.network.input_dtype or state.dtype), "y": (y_shape, y_dtype),
+             "weights": ((), state.dtype)}
     if data is None:
         return (*(graph.feed(name, (size, *s), d) for name, (s, d) in specs.items()), None)
     feeds = {name: graph.feed(f"data_{name}", (data.count, *s), d) for name, (s, d) in specs.items()}
@@ -128,7 +129,7 @@ def predict_graph(state, size, keep_layers=False):
     """The graph of inference; outputs "prediction" and, with keep_layers, each layer's output by name."""
     graph = Graph()
     _, values = _weights(graph, state)
-    x = graph.feed("x", (size, *state.network.shape), state.dtype)
+    x = graph.feed("x", (size, *state.network.shape), state.network.input_dtype or state.dtype)
     prediction, layers, _ = state.network.add_to(graph, x, values, False)
     graph.outputs["prediction"] = prediction
     if keep_layers:

@@ -1,6 +1,7 @@
 """Pooling: the layers against PyTorch, what they refuse, and that no number of threads changes a bit."""
 import numpy as np
 import pytest
+from layer_parity import against_torch
 from numba import config
 
 import engine
@@ -9,53 +10,16 @@ from engine.errors import ShapeError
 from engine.kernels import TABLE
 
 try:
-    import torch
     import torch.nn.functional as F
 except ImportError:
-    torch = None
+    F = None
 
-needs_torch = [pytest.mark.torch, pytest.mark.skipif(torch is None, reason="torch is not installed")]
+needs_torch = [pytest.mark.torch, pytest.mark.skipif(F is None, reason="torch is not installed")]
 rng = np.random.default_rng(11)
-
-
-def outputs_and_gradient(layer, x, dy):
-    """The layer's output for x in training, and the gradient of sum(dy * output) by x."""
-    from engine import target
-    from engine.graph import Graph, gradients
-    from engine.layers.layer import Context
-    from engine.runtime import Plan
-    g = Graph()
-    given = g.feed("x", x.shape, x.dtype)
-    y = layer.nodes(g, given, {}, Context(True))
-    assert y.shape == (len(x), *layer.output_shape(x.shape[1:]))
-    g.outputs.update(y=y, dx=gradients(g, {y: g.constant(dy(y.shape))}, [given])[0])
-    plan = Plan(g, target.cpu)
-    plan.run(x=x)
-    return plan.fetch("y"), plan.fetch("dx")
-
-
-def against_torch(layer, theirs, shape, dtype, x=None):
-    """Outputs and input gradients of a layer and of a function of tensors with the channels first."""
-    x = np.asarray(rng.standard_normal(shape) if x is None else x, dtype)
-    kept = {}
-
-    def dy(shape):
-        kept["dy"] = rng.standard_normal(shape).astype(dtype)
-        return kept["dy"]
-    y, dx = outputs_and_gradient(layer, x, dy)
-    first = torch.tensor(np.moveaxis(x, -1, 1).copy(), requires_grad=True)
-    want = theirs(first)
-    want.backward(torch.tensor(np.moveaxis(kept["dy"].reshape(y.shape), -1, 1).copy()))
-    for found, tensor in ((y, want), (dx, first.grad)):
-        expected = np.moveaxis(tensor.detach().numpy(), 1, -1)
-        limit = (1e-9 if dtype == "float64" else 1e-4) * max(np.abs(expected).max(), 1e-30)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=limit)
-
-
 SHAPES = {1: (3, 11, 5), 2: (2, 13, 10, 19)}
 MAX = [(2, 2, None, 0, False, 1), (2, 3, 2, 1, False, 1), (2, 3, 2, 1, True, 1),
-       (2, (3, 2), (1, 3), (1, 0), True, (2, 3)), (2, 5, 3, 2, True, 1), (1, 3, 2, 1, True, 1), (1, 2, None, 0, True, 1),
-       (1, 4, 3, 2, True, 2)]
+       (2, (3, 2), (1, 3), (1, 0), True, (2, 3)), (2, 5, 3, 2, True, 1), (1, 3, 2, 1, True, 1),
+       (1, 2, None, 0, True, 1), (1, 4, 3, 2, True, 2)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -12,7 +12,9 @@ from engine.kernels import (
     control,
     conv,
     elementwise,
+    group_norm,
     half,
+    local_response_norm,
     loss,
     matmul,
     metric,
@@ -21,13 +23,14 @@ from engine.kernels import (
     prelu,
     random,
     reduce,
+    resize,
     shape,
     softmax,
     update,
 )
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, conv, half, norm, batch_norm, pool, loss,
-            metric, random, update, control)
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, conv, half, norm, batch_norm, group_norm,
+            local_response_norm, pool, resize, loss, metric, random, update, control)
 
 
 class Table(dict):

@@ -32,19 +32,27 @@ from engine.layers.conv2d_transpose import Conv2DTranspose
 from engine.layers.dense import Dense
 from engine.layers.depthwise_conv2d import DepthwiseConv2D
 from engine.layers.dropout import Dropout
+from engine.layers.embedding import Embedding
 from engine.layers.flatten import Flatten
 from engine.layers.global_avg_pool import GlobalAvgPool
 from engine.layers.global_max_pool import GlobalMaxPool
+from engine.layers.group_norm import GroupNorm
 from engine.layers.input import Input
+from engine.layers.instance_norm import InstanceNorm
 from engine.layers.layer import LAYERS, Context, Layer, Weight
+from engine.layers.layer_norm import LayerNorm
+from engine.layers.lrn import LRN
 from engine.layers.max_pool import MaxPool
 from engine.layers.perceptron import Perceptron
+from engine.layers.reflection_padding2d import ReflectionPadding2D
 from engine.layers.reshape import Reshape
 from engine.layers.residual import Residual
 from engine.layers.separable_conv2d import SeparableConv2D
 
 __all__ = ["Activation", "AdaptiveAvgPool", "Auxiliary", "AvgPool", "BatchNorm", "Block", "Composite", "Concat",
-           "Context", "Conv1D", "Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv2D", "Dropout", "ELU", "Flatten",
-           "GELU", "GlobalAvgPool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Input", "LAYERS", "Layer",
-           "LeakyReLU", "LogSoftmax", "MaxPool", "Mish", "PReLU", "Perceptron", "ReLU", "Reshape", "Residual", "SELU",
-           "SeparableConv2D", "SiLU", "Sigmoid", "Softmax", "Softplus", "Step", "Tanh", "Weight", "activations"]
+           "Context", "Conv1D", "Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv2D", "Dropout", "ELU", "Embedding",
+           "Flatten", "GELU", "GlobalAvgPool", "GlobalMaxPool", "GroupNorm", "HardSigmoid", "HardSwish", "Input",
+           "InstanceNorm", "LAYERS", "LRN", "Layer", "LayerNorm", "LeakyReLU", "LogSoftmax", "MaxPool", "Mish", "PReLU",
+           "Perceptron", "RMSNorm", "ReLU", "ReflectionPadding2D", "Reshape", "Residual", "SELU", "SeparableConv2D",
+           "SiLU", "Sigmoid", "Softmax", "Softplus", "Step", "Tanh", "UpSampling2D", "Weight", "ZeroPadding2D",
+           "activations"]

@@ -48,12 +48,14 @@ class Context:
 class Layer(Configured):
     """Base of all layers.
 
-    name        None: `dense`, `dense_1`, ... by class and order
-    trainable   False freezes the layer's weights, and those of all layers inside it; may be changed at any time
-    held        the State of the model that was built last with this layer: its weights go along into the next model
+    name         None: `dense`, `dense_1`, ... by class and order
+    trainable    False freezes the layer's weights, and those of all layers inside it; may be changed at any time
+    held         the State of the model that was built last with this layer: its weights go along into the next model
+    input_dtype  "int64" where x are indices; such a layer has to be a model's first (None: the model's own dtype)
     """
     changes = 0                              # how often any layer was frozen or thawed: models look whether it moved
     held = None
+    input_dtype = None
 
     def __init__(self, name=None, trainable=True):
         self.name, self.trainable = name, trainable
@@ -74,6 +76,9 @@ class Layer(Configured):
     def weights(self, shape):
         """The layer's weights, in the order of `get_weights`."""
         return []
+
+    def check_input(self, x):
+        """Refuses values of a model's input, a host array, that the layer, as the model's first, can not use."""
 
     def nodes(self, graph, x, weights, context):
         """Adds the layer's nodes; x is (n, *shape), `weights` maps names to values. Returns the output value."""

@@ -87,7 +87,7 @@ def _chunk_row_products(dy, x, moments, rows, parts):
 
 
 @kernel
-def _join_rows(parts, k, out):
+def join_rows(parts, k, out):
     j = cuda.grid(1)
     if j < out.size:
         total = 0.0
@@ -119,7 +119,7 @@ def _row_gradients(dy, x, gamma, centred, epsilon, dx, sums, parts, moments):
         _row_norm_grad[x.shape[0], row_threads(x.shape[1])](dy, x, gamma, centred, x.dtype.type(epsilon), dx, moments)
     _chunk_row_products[grid_of(parts)](dy, x, moments, rows_of_chunk(x.shape[1]), parts)
     for k, out in enumerate(sums):
-        _join_rows[blocks(x.shape[1]), THREADS](parts, k, out)
+        join_rows[blocks(x.shape[1]), THREADS](parts, k, out)
 
 
 def layer_norm_grad(dy, x, gamma, epsilon, dx, dgamma, dbeta, parts, moments):
