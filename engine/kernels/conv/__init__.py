@@ -21,7 +21,15 @@ import math
 
 from engine.kernels.activation import Activation
 from engine.kernels.conv import cpu, cuda
-from engine.kernels.conv.blocking import Blocking, plan_product, plan_weights, tasks_for
+from engine.kernels.conv.blocking import (
+    Blocking,
+    pays_winograd,
+    plan_product,
+    plan_weights,
+    plan_winograd,
+    plan_winograd_weights,
+    tasks_for,
+)
 from engine.kernels.conv.reference import (
     conv2d_reference,
     input_gradient_reference,
@@ -134,53 +142,58 @@ def is_matrix(image, w, output, a):
     return w[:2] == (1, 1) and a["stride"] == (1, 1) and image[1:3] == output[1:3] and a["padding"] == (0, 0, 0, 0)
 
 
-def deep_plan(operations, dtype, threads, count):
-    """The plan of a depthwise kernel, which needs no blocking."""
-    tasks = tasks_for(operations, threads)
-    return tasks, (Spec((0,), dtype),) * (count - 1) + (Spec((tasks * 128,), dtype),), (*Blocking(1, 1, 1, 0, 0, 1), 1)
+def plan(m, n, k, image, w, output, a, scatter, dtype, threads):
+    """(way, tasks, Specs of the last two work arrays, numbers) of a convolution: m pixels, n channels, k terms."""
+    groups, channels = a["groups"], image[3] // a["groups"]
+    if is_deep(w, groups):
+        tasks = tasks_for(math.prod(output) * w[0] * w[1], threads)
+        return cpu.DEPTHWISE, tasks, (Spec((0,), dtype), Spec((tasks * 128,), dtype)), Blocking(1, 1, 1, 0, 0, 1)
+    if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype):
+        return cpu.WINOGRAD, *plan_winograd(output[0] * -(-output[1] // 4) * -(-output[2] // 4), channels, n, dtype,
+                                            threads)
+    tasks, work, numbers = plan_product(m, n, k, not is_matrix(image, w, output, a), scatter, dtype, threads, groups)
+    return cpu.PRODUCT, tasks, (Spec((0,), dtype), *work), numbers
 
 
 def conv2d_arrange(inputs, outputs, attributes, threads):
     x, w, y = inputs[0].shape, inputs[1].shape, outputs[0]
-    groups, m, k = attributes["groups"], math.prod(y.shape[:3]), math.prod(w[:3])
-    if is_deep(w, groups):
-        tasks, work, numbers = deep_plan(y.size * k, y.dtype, threads, 1)
-    else:
-        gather = not is_matrix(x, w, y.shape, attributes)
-        tasks, work, numbers = plan_product(m, w[3] // groups, k, gather, False, y.dtype, threads, groups)
-        numbers = (*numbers, 0)
+    way, tasks, work, numbers = plan(math.prod(y.shape[:3]), w[3] // attributes["groups"], math.prod(w[:3]), x, w,
+                                     y.shape, attributes, False, y.dtype, threads)
     f = ((attributes["activation"] or LINEAR).f,) if "activation" in attributes else ()
-    return Arrangement(tuple(s.shape for s in inputs), (y.shape,), (*geometry(attributes), *f), work, numbers, tasks)
+    return Arrangement(tuple(s.shape for s in inputs), (y.shape,), (*geometry(attributes), *f), work, (*numbers, way),
+                       tasks)
 
 
 def input_gradient_arrange(inputs, outputs, attributes, threads):
     dy, w, dx = inputs[0].shape, inputs[1].shape, outputs[0]
-    groups, (sh, sw) = attributes["groups"], attributes["stride"]
+    (sh, sw), (dh, dw) = attributes["stride"], attributes["dilation"]
     f = ((attributes["activation"] or LINEAR).f,) if "activation" in attributes else ()
-    if is_deep(w, groups):
-        tasks, work, numbers = deep_plan(math.prod(dy) * w[0] * w[1], dx.dtype, threads, 2)
-    else:
-        # the largest phase has this many taps, the smallest this many pixels
-        taps = -(-w[0] // (sh // math.gcd(sh, attributes["dilation"][0]))) \
-            * -(-w[1] // (sw // math.gcd(sw, attributes["dilation"][1])))
-        m, n = dx.shape[0] * (dx.shape[1] // sh) * (dx.shape[2] // sw), w[2]
-        gather = not is_matrix(dy, w, dx.shape, attributes)
-        tasks, work, numbers = plan_product(m, n, taps * w[3] // groups, gather, sh * sw > 1, dx.dtype, threads, groups)
-        work, numbers = (Spec((math.prod(w),), dx.dtype), *work), (*numbers, 0)
-    return Arrangement(tuple(s.shape for s in inputs), (dx.shape,), (*geometry(attributes), *f), work, numbers, tasks)
+    # the largest phase has this many taps, the smallest this many pixels
+    taps = -(-w[0] // (sh // math.gcd(sh, dh))) * -(-w[1] // (sw // math.gcd(sw, dw)))
+    m = dx.shape[0] * (dx.shape[1] // sh) * (dx.shape[2] // sw)
+    way, tasks, work, numbers = plan(m, w[2], taps * w[3] // attributes["groups"], dy, w, dx.shape, attributes,
+                                     sh * sw > 1, dx.dtype, threads)
+    work = Spec((0 if way == cpu.DEPTHWISE else math.prod(w),), dx.dtype), *work
+    return Arrangement(tuple(s.shape for s in inputs), (dx.shape,), (*geometry(attributes), *f), work, (*numbers, way),
+                       tasks)
 
 
 def weight_gradient_arrange(inputs, outputs, attributes, threads):
     x, dy, dw = inputs[0].shape, inputs[1].shape, outputs[0]
-    groups, pixels = attributes["groups"], math.prod(dy[:3])
+    groups, pixels, k = attributes["groups"], math.prod(dy[:3]), dw.shape[2]
     if is_deep(dw.shape, groups):
-        tasks, work, numbers = deep_plan(pixels * dw.size, dw.dtype, threads, 1)
+        way, tasks, work = cpu.DEPTHWISE, tasks_for(pixels * dw.size, threads), (Spec((0,), dw.dtype),) * 2
+        numbers = Blocking(1, 1, 1, 0, 0, 1)
+    elif pays_winograd(dw.shape[:2], geometry(attributes), k, dy[3], dy[0], dy[1:3], dw.dtype):
+        way = cpu.WINOGRAD
+        tiles = dy[0] * -(-dy[1] // 4) * -(-dy[2] // 4)
+        tasks, work, numbers = plan_winograd_weights(tiles, k, dy[3], dw.dtype, threads)
     else:
-        gather = not is_matrix(x, dw.shape, dy, attributes)
+        way, gather = cpu.PRODUCT, not is_matrix(x, dw.shape, dy, attributes)
         tasks, work, numbers = plan_weights(math.prod(dw.shape[:3]), dy[3] // groups, pixels, gather, dw.dtype, threads,
                                             groups)
-        numbers = (*numbers, 0)
-    return Arrangement(tuple(s.shape for s in inputs), (dw.shape,), geometry(attributes), work, numbers, tasks)
+        work = Spec((0,), dw.dtype), *work
+    return Arrangement(tuple(s.shape for s in inputs), (dw.shape,), geometry(attributes), work, (*numbers, way), tasks)
 
 
 # ---------------------------------------------------------------------------------------------------------- gradients
@@ -258,6 +271,7 @@ GEOMETRIES = (
     ((2, 13, 9, 5), (3, 3), 37, {"padding": (1, 1, 1, 1)}),
     ((1, 9, 9, 70), (3, 3), 70, {"groups": 70, "padding": (1, 1, 1, 1)}),
     ((3, 9, 14, 19), (3, 3), 33, {"padding": (1, 1, 1, 1), "stride": (2, 2)}),
+    ((3, 16, 15, 16), (3, 3), 16, {"padding": (1, 1, 0, 2)}),
 )
 
 

@@ -15,6 +15,7 @@ bits do not depend on blocking, tasks or threads.
 """
 from engine.kernels.conv.depthwise import depthwise, depthwise_input_gradient, depthwise_weight_gradient
 from engine.kernels.conv.patches import patches
+from engine.kernels.conv.winograd import convolve_tiles, sum_tiles, weight_tiles, weights_of_sums
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
 from engine.kernels.matmul.tiles import (
     AHEAD,
@@ -29,6 +30,7 @@ from engine.kernels.matmul.tiles import (
 from engine.kernels.simd import lanes_of, part, pointer
 from engine.kernels.split import span
 
+PRODUCT, DEPTHWISE, WINOGRAD = 0, 1, 2       # the ways of a convolution
 TURN = 64                                    # channels whose weights are turned together
 
 
@@ -136,29 +138,60 @@ def forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks,
 
 
 @part
-def conv2d_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, work, kc, mc, ns, pack, gather, m_tasks, deep,
+def by_tiles(x, k, n, y, pad, u, start, f, own, mc, task, tasks):
+    """A task's tiles of y = f(start + conv(x, w)), w in `u`."""
+    number, p, q, _ = y.shape
+    lanes = lanes_of(own)
+    first, count = span(number * ((p + 3) // 4) * ((q + 3) // 4), task, tasks)
+    zero = zeros(own, lanes)
+    convolve_tiles(first, count, n, n, (pointer(x), x.shape[1], x.shape[2], k), (p, q), pad, pointer(u),
+                   (pointer(y), p, q, n), start, f, zero, own + WIDE * lanes, mc)
+
+
+@part
+def conv2d_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks, way,
+                   task, tasks):
+    """First phase: the weights' tiles."""
+    if way == WINOGRAD:
+        weight_tiles(pointer(w), w.shape[2], w.shape[3], pointer(u), task, tasks)
+
+
+@part
+def conv2d_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks, way,
                   task, tasks):
     """y = f(conv(x, w) + bias)"""
     geometry = (sh, sw, top, left, dh, dw, groups)
     start = (pointer(bias), 0, 1)
-    if deep:
-        depthwise(x, w, geometry, y, start, f, task, tasks)
-        return
     own = pointer(work) + work.shape[0] // tasks * task
-    forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+    if way == DEPTHWISE:
+        depthwise(x, w, geometry, y, start, f, task, tasks)
+    elif way == WINOGRAD:
+        by_tiles(x, w.shape[2], w.shape[3], y, (top, left), u, start, f, own, mc, task, tasks)
+    else:
+        forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
 
 
 @part
-def conv2d_plain_kernel(x, w, sh, sw, top, left, dh, dw, groups, y, work, kc, mc, ns, pack, gather, m_tasks, deep, task,
-                        tasks):
+def plain_weights(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns, pack, gather, m_tasks, way, task,
+                  tasks):
+    """First phase: the weights' tiles."""
+    if way == WINOGRAD:
+        weight_tiles(pointer(w), w.shape[2], w.shape[3], pointer(u), task, tasks)
+
+
+@part
+def plain_kernel(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns, pack, gather, m_tasks, way, task,
+                 tasks):
     """y = conv(x, w)"""
     geometry = (sh, sw, top, left, dh, dw, groups)
     own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(y))
     start = zeros(own, lanes)
-    if deep:
+    if way == DEPTHWISE:
         depthwise(x, w, geometry, y, start, None, task, tasks)
-        return
-    forward(x, w, geometry, y, start, None, own + WIDE * lanes, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+    elif way == WINOGRAD:
+        by_tiles(x, w.shape[2], w.shape[3], y, (top, left), u, start, None, own, mc, task, tasks)
+    else:
+        forward(x, w, geometry, y, start, None, own + WIDE * lanes, kc, mc, ns, pack, gather, m_tasks, task, tasks)
 
 
 # ---------------------------------------------------------------------------------------------- gradient by the input
@@ -253,46 +286,66 @@ def backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gathe
 
 
 @part
-def input_gradient_turn(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, work, kc, mc, ns, pack, gather, m_tasks,
-                        deep, task, tasks):
+def back(dy, w, geometry, dx, turned, u, start, f, own, numbers, task, tasks):
+    """A task's part of dx = f(start + the input gradient), in any way."""
+    kc, mc, ns, pack, gather, m_tasks, way = numbers
+    if way == DEPTHWISE:
+        depthwise_input_gradient(dy, w, geometry, dx, start, f, task, tasks)
+    elif way == WINOGRAD:
+        pad = w.shape[0] - 1 - geometry[2], w.shape[1] - 1 - geometry[3]
+        by_tiles(dy, w.shape[3], w.shape[2], dx, pad, u, start, f, own, mc, task, tasks)
+    else:
+        backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+
+
+@part
+def input_gradient_turn(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u, work, kc, mc, ns, pack, gather,
+                        m_tasks, way, task, tasks):
     """First phase: the weights, turned."""
-    if not deep:
+    if way != DEPTHWISE:
         turn_weights(w, dx.shape[1], dx.shape[2], (sh, sw, top, left, dh, dw, groups), turned, task, tasks)
 
 
 @part
-def input_gradient_kernel(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, work, kc, mc, ns, pack, gather, m_tasks,
-                          deep, task, tasks):
-    """dx of y = conv(x, w)"""
-    geometry = (sh, sw, top, left, dh, dw, groups)
-    own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dx))
-    start = zeros(own, lanes)
-    if deep:
-        depthwise_input_gradient(dy, w, geometry, dx, start, None, task, tasks)
-        return
-    backward(dy, w, geometry, dx, turned, start, None, own + WIDE * lanes, kc, mc, ns, pack, gather, m_tasks, task,
-             tasks)
+def input_gradient_weights(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u, work, kc, mc, ns, pack, gather,
+                           m_tasks, way, task, tasks):
+    """Second phase: the turned weights' tiles."""
+    if way == WINOGRAD:
+        weight_tiles(pointer(turned), w.shape[3], w.shape[2], pointer(u), task, tasks)
 
 
 @part
-def transpose_turn(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, work, kc, mc, ns, pack, gather, m_tasks,
-                   deep, task, tasks):
+def input_gradient_kernel(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u, work, kc, mc, ns, pack, gather,
+                          m_tasks, way, task, tasks):
+    """dx of y = conv(x, w)"""
+    own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dx))
+    back(dy, w, (sh, sw, top, left, dh, dw, groups), dx, turned, u, zeros(own, lanes), None, own + WIDE * lanes,
+         (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
+
+
+@part
+def transpose_turn(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
+                   m_tasks, way, task, tasks):
     """First phase of a transposed convolution: the weights, turned."""
-    if not deep:
+    if way != DEPTHWISE:
         turn_weights(w, y.shape[1], y.shape[2], (sh, sw, top, left, dh, dw, groups), turned, task, tasks)
 
 
 @part
-def transpose_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, work, kc, mc, ns, pack, gather,
-                     m_tasks, deep, task, tasks):
+def transpose_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
+                      m_tasks, way, task, tasks):
+    """Second phase: the turned weights' tiles."""
+    if way == WINOGRAD:
+        weight_tiles(pointer(turned), w.shape[3], w.shape[2], pointer(u), task, tasks)
+
+
+@part
+def transpose_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
+                     m_tasks, way, task, tasks):
     """y = f(the input gradient of a convolution, of x, + bias)"""
-    geometry = (sh, sw, top, left, dh, dw, groups)
-    start = (pointer(bias), 0, 1)
-    if deep:
-        depthwise_input_gradient(x, w, geometry, y, start, f, task, tasks)
-        return
     own = pointer(work) + work.shape[0] // tasks * task
-    backward(x, w, geometry, y, turned, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+    back(x, w, (sh, sw, top, left, dh, dw, groups), y, turned, u, (pointer(bias), 0, 1), f, own,
+         (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
 
 # -------------------------------------------------------------------------------------------- gradient by the weights
@@ -322,17 +375,33 @@ def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out,
 
 
 @part
-def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, work, kc, mc, ns, pack, gather, m_tasks,
-                           deep, task, tasks):
+def sums_by_tiles(x, dy, pad, sums, own, mc, m_tasks, task, tasks):
+    """A task's places and channels of the sums over tiles."""
+    number, p, q, n = dy.shape
+    h, width, c = x.shape[1], x.shape[2], x.shape[3]
+    lanes, zero = lanes_of(own), zeros(own, lanes_of(own))
+    i0, lines = span(6, task // (tasks // m_tasks), m_tasks)
+    k, count = span(c // lanes, task % (tasks // m_tasks), tasks // m_tasks)
+    sum_tiles((pointer(x) + k * lanes, h, width, c), count * lanes, (pointer(dy), p, q, n),
+              number * ((p + 3) // 4) * ((q + 3) // 4), (i0, i0 + lines), pad, pointer(sums), k * lanes, c, zero,
+              own + WIDE * lanes, mc)
+
+
+@part
+def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, sums, work, kc, mc, ns, pack, gather,
+                           m_tasks, way, task, tasks):
     """dw of y = conv(x, w)"""
     geometry = (sh, sw, top, left, dh, dw, groups)
-    if deep:
+    own, lanes, n = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dy)), dy.shape[3] // groups
+    if way == DEPTHWISE:
         depthwise_weight_gradient(x, dy, geometry, dweights, task, tasks)
+        return
+    if way == WINOGRAD:
+        sums_by_tiles(x, dy, (top, left), sums, own, mc, m_tasks, task, tasks)
         return
     _, h, width, c = x.shape
     number, p, q, o = dy.shape
     r, s, channels, _ = dweights.shape
-    own, lanes, n = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dy)), o // groups
     zero = zeros(own, lanes)
     i, rows, j, columns = task_rectangle(r * s * channels, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
     together = s if dw == 1 and groups == 1 else 1
@@ -344,8 +413,16 @@ def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, w
                          gather)
 
 
-CONV2D_PHASES = conv2d_kernel
-CONV2D_PLAIN_PHASES = conv2d_plain_kernel
-INPUT_GRADIENT_PHASES = input_gradient_turn, input_gradient_kernel
-TRANSPOSE_PHASES = transpose_turn, transpose_kernel
-WEIGHT_GRADIENT_PHASES = weight_gradient_kernel
+@part
+def weight_gradient_finish(x, dy, sh, sw, top, left, dh, dw, groups, dweights, sums, work, kc, mc, ns, pack, gather,
+                           m_tasks, way, task, tasks):
+    """Second phase: dw from the sums over tiles."""
+    if way == WINOGRAD:
+        weights_of_sums(pointer(sums), x.shape[3], dy.shape[3], pointer(dweights), task, tasks)
+
+
+CONV2D_PHASES = conv2d_weights, conv2d_kernel
+CONV2D_PLAIN_PHASES = plain_weights, plain_kernel
+INPUT_GRADIENT_PHASES = input_gradient_turn, input_gradient_weights, input_gradient_kernel
+TRANSPOSE_PHASES = transpose_turn, transpose_weights, transpose_kernel
+WEIGHT_GRADIENT_PHASES = weight_gradient_kernel, weight_gradient_finish
