@@ -47,7 +47,10 @@ from engine.layers.perceptron import Perceptron
 from engine.layers.reflection_padding2d import ReflectionPadding2D
 from engine.layers.reshape import Reshape
 from engine.layers.residual import Residual
+from engine.layers.rms_norm import RMSNorm
 from engine.layers.separable_conv2d import SeparableConv2D
+from engine.layers.up_sampling2d import UpSampling2D
+from engine.layers.zero_padding2d import ZeroPadding2D
 
 __all__ = ["Activation", "AdaptiveAvgPool", "Auxiliary", "AvgPool", "BatchNorm", "Block", "Composite", "Concat",
            "Context", "Conv1D", "Conv2D", "Conv2DTranspose", "Dense", "DepthwiseConv2D", "Dropout", "ELU", "Embedding",
