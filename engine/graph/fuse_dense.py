@@ -1,5 +1,5 @@
 """Pass: a product or convolution with bias and the activation behind it become one node, y = f(x w + b) (vertical
-fusion). Every op takes part that has an attribute `activation`."""
+fusion). Every op takes part that has an attribute `activation` and one output; `fuse_norm` sees to the others."""
 from engine.graph.graph import Node
 from engine.kernels.activation import Activation
 
@@ -20,7 +20,8 @@ def fuse_dense(graph, training):
     for node in graph.nodes:
         if node in skip:
             continue
-        if node.attributes.get("activation", ABSENT) is None and node.outputs[0] not in kept:
+        if (node.attributes.get("activation", ABSENT) is None and len(node.outputs) == 1
+                and node.outputs[0] not in kept):
             using = users.get(node.outputs[0], [])
             found = activation_of(using[0], training, "y") if len(using) == 1 else None
             if found is not None:

@@ -27,6 +27,7 @@ from engine.kernels.conv.blocking import (
     plan_product,
     plan_weights,
     plan_winograd,
+    plan_winograd_weights,
     tasks_for,
 )
 from engine.kernels.conv.reference import (
@@ -179,16 +180,20 @@ def input_gradient_arrange(inputs, outputs, attributes, threads):
 
 def weight_gradient_arrange(inputs, outputs, attributes, threads):
     x, dy, dw = inputs[0].shape, inputs[1].shape, outputs[0]
-    groups, pixels = attributes["groups"], math.prod(dy[:3])
+    groups, pixels, k = attributes["groups"], math.prod(dy[:3]), dw.shape[2]
     if is_deep(dw.shape, groups):
-        tasks, work = tasks_for(pixels * dw.size, threads), (Spec((0,), dw.dtype),)
-        numbers = (*Blocking(1, 1, 1, 0, 0, 1), cpu.DEPTHWISE)
+        way, tasks, work = cpu.DEPTHWISE, tasks_for(pixels * dw.size, threads), (Spec((0,), dw.dtype),) * 2
+        numbers = Blocking(1, 1, 1, 0, 0, 1)
+    elif pays_winograd(dw.shape[:2], geometry(attributes), k, dy[3], dy[0], dy[1:3], dw.dtype):
+        way = cpu.WINOGRAD
+        tiles = dy[0] * -(-dy[1] // 4) * -(-dy[2] // 4)
+        tasks, work, numbers = plan_winograd_weights(tiles, k, dy[3], dw.dtype, threads)
     else:
-        gather = not is_matrix(x, dw.shape, dy, attributes)
+        way, gather = cpu.PRODUCT, not is_matrix(x, dw.shape, dy, attributes)
         tasks, work, numbers = plan_weights(math.prod(dw.shape[:3]), dy[3] // groups, pixels, gather, dw.dtype, threads,
                                             groups)
-        numbers = (*numbers, cpu.PRODUCT)
-    return Arrangement(tuple(s.shape for s in inputs), (dw.shape,), geometry(attributes), work, numbers, tasks)
+        work = Spec((0,), dw.dtype), *work
+    return Arrangement(tuple(s.shape for s in inputs), (dw.shape,), geometry(attributes), work, (*numbers, way), tasks)
 
 
 # ---------------------------------------------------------------------------------------------------------- gradients

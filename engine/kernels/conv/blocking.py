@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.kernels.conv.winograd import OUT, PLACES, TAPS
 from engine.kernels.matmul.blocking import SERIAL_BELOW, ceil, least, near_equal, up
+from engine.kernels.conv.winograd import OUT, PLACES, SIDE, TAPS
 from engine.kernels.matmul.tiles import WIDE
 from engine.kernels.op import Spec
 from engine.kernels.simd import ROWS, cache_bytes, lanes
@@ -24,6 +24,7 @@ from engine.kernels.simd import ROWS, cache_bytes, lanes
 PACKED_FROM = 160                            # rows of a task from which a copy of large weights pays
 LONGEST = 4096                               # bytes of a k block
 FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and outputs computed for each one that is there
+FEWEST_SUMMED, MOST_SUMMED = 96, 384          # tiles of a block of a gradient: where its sums stay in L2, where not
 SLICE = 16                                   # panels of a gradient's rows that are gathered together
 
 
@@ -91,6 +92,22 @@ def plan_winograd(tiles, k, n, dtype, threads):
     values = 2 * WIDE * lane + PLACES * (lane + k + lane + block * (k + n + 2 * lane) + 2 * lane)
     return (tasks, (Spec((PLACES * k * n,), dtype), Spec((tasks * values,), dtype)),
             Blocking(1, block, 1, 0, 0, tasks))
+
+
+def plan_winograd_weights(tiles, k, n, dtype, threads):
+    """(tasks, Specs of the work arrays, numbers) of a gradient by weights by Winograd's method: `mc` tiles are a
+    block; tasks share the six lines of places, more of them the channels."""
+    dtype = np.dtype(dtype)
+    lane = lanes(dtype)
+    m_tasks = least(threads, SIDE)
+    n_tasks = least(threads // m_tasks, k // lane)
+    fit = cache_bytes(2) * 5 // 8 // (PLACES * (k + n + 2 * lane) * dtype.itemsize)
+    least_tiles = FEWEST_SUMMED if PLACES * k * n * dtype.itemsize < cache_bytes(2) else MOST_SUMMED
+    block = near_equal(tiles, max(fit, least_tiles))
+    values = WIDE * lane + PLACES * (lane + max(k, n) + lane + block * (k + n + 2 * lane) + 2 * lane)
+    tasks = m_tasks * n_tasks
+    return (tasks, (Spec((PLACES * k * n,), dtype), Spec((tasks * values,), dtype)),
+            Blocking(1, block, 1, 0, 0, m_tasks))
 
 
 def pays_winograd(kernel, numbers, k, n, images, output, dtype):

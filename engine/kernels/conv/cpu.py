@@ -15,7 +15,7 @@ bits do not depend on blocking, tasks or threads.
 """
 from engine.kernels.conv.depthwise import depthwise, depthwise_input_gradient, depthwise_weight_gradient
 from engine.kernels.conv.patches import patches
-from engine.kernels.conv.winograd import convolve_tiles, weight_tiles
+from engine.kernels.conv.winograd import convolve_tiles, sum_tiles, weight_tiles, weights_of_sums
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
 from engine.kernels.matmul.tiles import (
     AHEAD,
@@ -375,17 +375,33 @@ def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out,
 
 
 @part
-def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, work, kc, mc, ns, pack, gather, m_tasks,
-                           way, task, tasks):
+def sums_by_tiles(x, dy, pad, sums, own, mc, m_tasks, task, tasks):
+    """A task's places and channels of the sums over tiles."""
+    number, p, q, n = dy.shape
+    h, width, c = x.shape[1], x.shape[2], x.shape[3]
+    lanes, zero = lanes_of(own), zeros(own, lanes_of(own))
+    i0, lines = span(6, task // (tasks // m_tasks), m_tasks)
+    k, count = span(c // lanes, task % (tasks // m_tasks), tasks // m_tasks)
+    sum_tiles((pointer(x) + k * lanes, h, width, c), count * lanes, (pointer(dy), p, q, n),
+              number * ((p + 3) // 4) * ((q + 3) // 4), (i0, i0 + lines), pad, pointer(sums), k * lanes, c, zero,
+              own + WIDE * lanes, mc)
+
+
+@part
+def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, sums, work, kc, mc, ns, pack, gather,
+                           m_tasks, way, task, tasks):
     """dw of y = conv(x, w)"""
     geometry = (sh, sw, top, left, dh, dw, groups)
+    own, lanes, n = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dy)), dy.shape[3] // groups
     if way == DEPTHWISE:
         depthwise_weight_gradient(x, dy, geometry, dweights, task, tasks)
+        return
+    if way == WINOGRAD:
+        sums_by_tiles(x, dy, (top, left), sums, own, mc, m_tasks, task, tasks)
         return
     _, h, width, c = x.shape
     number, p, q, o = dy.shape
     r, s, channels, _ = dweights.shape
-    own, lanes, n = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dy)), o // groups
     zero = zeros(own, lanes)
     i, rows, j, columns = task_rectangle(r * s * channels, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
     together = s if dw == 1 and groups == 1 else 1
@@ -397,8 +413,16 @@ def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, w
                          gather)
 
 
+@part
+def weight_gradient_finish(x, dy, sh, sw, top, left, dh, dw, groups, dweights, sums, work, kc, mc, ns, pack, gather,
+                           m_tasks, way, task, tasks):
+    """Second phase: dw from the sums over tiles."""
+    if way == WINOGRAD:
+        weights_of_sums(pointer(sums), x.shape[3], dy.shape[3], pointer(dweights), task, tasks)
+
+
 CONV2D_PHASES = conv2d_weights, conv2d_kernel
 CONV2D_PLAIN_PHASES = plain_weights, plain_kernel
 INPUT_GRADIENT_PHASES = input_gradient_turn, input_gradient_weights, input_gradient_kernel
 TRANSPOSE_PHASES = transpose_turn, transpose_weights, transpose_kernel
-WEIGHT_GRADIENT_PHASES = weight_gradient_kernel
+WEIGHT_GRADIENT_PHASES = weight_gradient_kernel, weight_gradient_finish
