@@ -65,7 +65,7 @@ def train(arguments):
     engine.seed(arguments.seed)
     chosen = target.choose(arguments.target)
     progress.show(f"target: {target.why(chosen)}; {engine.threads.get()} threads")
-    found = data.load(arguments.data, folder=arguments.folder)
+    found = data.load(arguments.data, folder=arguments.folder, subset=arguments.subset or None)
     progress.show(str(found))
     (x, y), (x_test, y_test) = found
     model, (x, x_test) = _network(arguments, chosen, x, x_test, int(y.max()) + 1)
@@ -178,6 +178,7 @@ def main(given=None):
     one = commands.add_parser("train", help=train.__doc__)
     one.add_argument("data", nargs="?", default="digits", help="digits, fashion_mnist, mnist, cifar10")
     one.add_argument("--folder", help="where the data set's files are")
+    one.add_argument("--subset", action="store_true", help="only the part of fashion_mnist that comes with the engine")
     one.add_argument("--network", choices=("mlp", "lenet5"), default="mlp")
     one.add_argument("--hidden", type=int, nargs="*", default=[128, 64], help="units of the hidden layers")
     one.add_argument("--activation", default="relu")
