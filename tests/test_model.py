@@ -296,6 +296,16 @@ def test_early_stopping_puts_the_best_weights_back(blobs):
     assert len(history.epoch) <= 4 and stop.stopped_epoch is not None
 
 
+def test_a_goal_ends_the_fit_and_says_when(blobs):
+    x, y = blobs
+    goal, far = callbacks.Goal("val_accuracy", 0.8), callbacks.Goal("val_loss", -1.0)
+    model = small(engine.optimizers.Adam(0.02))
+    history = model.fit(x, y, epochs=60, validation_data=(x, y), verbose=0, callbacks=[goal, far])
+    reached = history.history["val_accuracy"]
+    assert reached[-1] >= 0.8 > max(reached[:-1], default=0) and goal.epoch == len(reached) - 1 < 59
+    assert 0 < goal.seconds < 600 and far.epoch is None and far.seconds is None
+
+
 def test_csv_log_checkpoint_and_functions(blobs, tmp_path):
     x, y = blobs
     model, seen, losses = small(), [], []
