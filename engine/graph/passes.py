@@ -1,5 +1,7 @@
 """The passes that every graph goes through, in their order."""
+from engine.graph.fuse_backward import fuse_backward
 from engine.graph.fuse_dense import fuse_dense
+from engine.graph.fuse_elementwise import fuse_elementwise
 from engine.graph.fuse_norm import fuse_norm
 from engine.graph.fuse_residual import fuse_residual
 from engine.graph.fuse_sums import fuse_sums
@@ -17,4 +19,5 @@ def fuse_forward(graph, training):
 
 def finish(graph, on_gpu):
     """On the whole graph, once all its nodes are there."""
-    return prune(fuse_sums(graph) if on_gpu else graph)
+    graph = fuse_backward(prune(fuse_sums(graph) if on_gpu else graph))
+    return fuse_elementwise(graph)

@@ -29,9 +29,10 @@ import numpy as np
 from engine.errors import EngineError
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load4, store4
-from engine.kernels.op import Op, demand, flat, floats, same
+from engine.kernels.op import Op, demand, floats, same
 from engine.kernels.simd.parts import part
 from engine.kernels.split import span
+from engine.kernels.stream import BLOCK, block_of, flat_streaming, pour, poured
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -54,9 +55,14 @@ def gelu_slope(x):
     return 0.5 * math.erfc(-SQRT_HALF * x) + x * INV_SQRT_2PI * math.exp(-0.5 * x * x)
 
 
+def gelu_tanh_at(x):
+    # (1 + tanh u) / 2 is sigmoid(2 u), which keeps its relative accuracy where tanh u is nearly -1
+    return x * sigmoid_at(2 * GELU_C * (x + 0.044715 * x * x * x))
+
+
 def gelu_tanh_slope(x):
-    t = math.tanh(GELU_C * (x + 0.044715 * x * x * x))
-    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * GELU_C * (1 + 3 * 0.044715 * x * x)
+    s = sigmoid_at(2 * GELU_C * (x + 0.044715 * x * x * x))
+    return s + 2 * x * s * (1 - s) * GELU_C * (1 + 3 * 0.044715 * x * x)
 
 
 def silu_slope(x):
@@ -82,14 +88,15 @@ class Activation:
     def op(self):
         """The op y = f(x)."""
         def arrange(inputs, outputs, attributes, threads):
-            return flat(inputs, outputs, {"f": self.f}, threads)
+            return flat_streaming(inputs, outputs, {"f": self.f}, threads)
 
         def grad(graph, node, dy):
             at = node.inputs[0] if self.slope_of == "x" else node.outputs[0]
             return (graph.add(self.slope_op, dy, at),)
 
         return Op(self.name, self.reference, map_shapes, map_cpu, map_cuda, _samples, arrange,
-                  None if self.slope is None else grad, inplace={0: 0}, activation=self)
+                  None if self.slope is None else grad, inplace={0: 0}, activation=self,
+                  formula=lambda attributes: (self.f, ()))
 
     @functools.cached_property
     def slope_op(self):
@@ -98,7 +105,7 @@ class Activation:
             return None
 
         def arrange(inputs, outputs, attributes, threads):
-            return flat(inputs, outputs, {"slope": self.slope}, threads)
+            return flat_streaming(inputs, outputs, {"slope": self.slope}, threads)
 
         def reference(dy, at):
             return dy * np.vectorize(self.slope.python, otypes=[np.float64])(at) if at.size else dy * at
@@ -109,7 +116,7 @@ class Activation:
                 yield (rng.standard_normal(x.shape), self.reference(x) if self.slope_of == "y" else x), {}
 
         return Op(f"{self.name}_grad", reference, slope_shapes, scale_by_slope_cpu, scale_by_slope_cuda, samples,
-                  arrange, inplace={0: 0})
+                  arrange, inplace={0: 0}, slope=self, formula=lambda attributes: (times_slope(self.slope), ()))
 
     def nodes(self, graph, x):
         """Adds y = f(x) to a graph."""
@@ -122,6 +129,12 @@ class Activation:
 
     def __repr__(self):
         return self.name
+
+
+@functools.cache
+def times_slope(slope):
+    """The formula dy * slope(x)."""
+    return Formula(lambda dy, x: dy * slope(x), f"times_{slope.name}")
 
 
 def activation(name, f, slope=None, slope_of="x", truth=None):
@@ -169,7 +182,7 @@ _BUILT_IN = (
     activation("elu", elu_at, lambda y: 1 if y > 0 else y + 1, "y"),
     activation("selu", selu_at, lambda y: SELU_SCALE if y > 0 else y + SELU_SCALE * SELU_ALPHA, "y"),
     activation("gelu", lambda x: 0.5 * x * math.erfc(-SQRT_HALF * x), gelu_slope),
-    activation("gelu_tanh", lambda x: 0.5 * x * (1 + math.tanh(GELU_C * (x + 0.044715 * x * x * x))), gelu_tanh_slope),
+    activation("gelu_tanh", gelu_tanh_at, gelu_tanh_slope),
     activation("silu", lambda x: x * sigmoid_at(x), silu_slope),
     activation("softplus", softplus_at, sigmoid_at),
     activation("mish", lambda x: x * math.tanh(softplus_at(x)), mish_slope),
@@ -209,19 +222,37 @@ ACTIVATIONS = {a.name: replace(a, truth=REFERENCES[a.name]) for a in _BUILT_IN}
 
 
 @part(disjoint=True)
-def map_cpu(x, f, out, task, tasks):
+def map_cpu(x, f, out, work, streamed, task, tasks):
     """out[i] = f(x[i])"""
     first, count = span(x.size, task, tasks)
-    for k in range(count):
-        out[first + k] = f(x[first + k])
+    last = first + count
+    while first < last:
+        n = block_of(streamed, last - first)
+        to, at = (work, task * BLOCK) if streamed else (out, first)
+        at, first = max(0, at), max(0, first)
+        for k in range(n):
+            to[at + k] = f(x[first + k])
+        if streamed:
+            pour(work, at, out, first, n)
+        first += n
+    poured(streamed)
 
 
 @part(disjoint=True)
-def scale_by_slope_cpu(dy, at, slope, dx, task, tasks):
-    """dx[i] = dy[i] * slope(at[i])"""
+def scale_by_slope_cpu(dy, x, slope, dx, work, streamed, task, tasks):
+    """dx[i] = dy[i] * slope(x[i]); x may be the output y"""
     first, count = span(dy.size, task, tasks)
-    for k in range(count):
-        dx[first + k] = dy[first + k] * slope(at[first + k])
+    last = first + count
+    while first < last:
+        n = block_of(streamed, last - first)
+        to, at = (work, task * BLOCK) if streamed else (dx, first)
+        at, first = max(0, at), max(0, first)
+        for k in range(n):
+            to[at + k] = dy[first + k] * slope(x[first + k])
+        if streamed:
+            pour(work, at, dx, first, n)
+        first += n
+    poured(streamed)
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA

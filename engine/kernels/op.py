@@ -120,6 +120,9 @@ class Op:
     inplace     {output index: input index}: the output may take that input's memory
     updates     {output index: input index}: the output IS that input's memory (parameters, counters)
     activation  the Activation that the op applies, if it is one: passes take it into the op before it
+    slope       the Activation by whose derivative, taken at the second input, the op multiplies the first
+    formula     formula(attributes) -> (Formula, numbers), for an op computed value by value where all shapes are one:
+                its output from its inputs' values and then these numbers; passes compose them
     byproducts  indices of outputs through which no gradient flows (what the forward pass keeps for the backward pass)
     views       {output index: input index}: the same values under another shape; a plan calls no kernel for it
     """
@@ -139,6 +142,8 @@ class Op:
     views: dict = field(default_factory=dict)
     byproducts: frozenset = frozenset()
     activation: Any = None
+    slope: Any = None
+    formula: Callable | None = None
 
     def __post_init__(self):
         if not self.name.isidentifier():

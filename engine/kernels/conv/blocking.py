@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.kernels.matmul.blocking import SERIAL_BELOW, ceil, least, near_equal, up
 from engine.kernels.conv.winograd import OUT, PLACES, SIDE, TAPS
+from engine.kernels.matmul.blocking import SERIAL_BELOW, ceil, least, near_equal, up
 from engine.kernels.matmul.tiles import WIDE
 from engine.kernels.op import Spec
 from engine.kernels.simd import ROWS, cache_bytes, lanes

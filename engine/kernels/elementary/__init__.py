@@ -17,7 +17,7 @@ in units in the last place (float32: over all numbers; float64: over some millio
 | expm1 | 1.6 | 1.6 | the same, with what rounding took carried on |
 | sinh | 1.7 | 1.7 | near 0 a polynomial, else from exp |
 | cosh | 1.4 | 1.4 | from exp |
-| tanh | 1.6 | 1.6 | near 0 a polynomial, else from exp |
+| tanh | 2.5 | 2.5 | M / (2 - M), M = 1 - exp(-2 x) |
 | log | 0.9 | 0.9 | exponent ln 2 + atanh series |
 | log2 | 1.7 | 1.7 | the same |
 | log10 | 1.7 | 1.7 | the same |
@@ -29,7 +29,7 @@ in units in the last place (float32: over all numbers; float64: over some millio
 | acos | 1.2 | 1.3 | the same |
 | atan | 1.9 | 1.9 | polynomial, after turning back by 0, pi/4 or pi/2 |
 | erf | 1.2 | 1.1 | near 0 a polynomial, else 1 - exp(polynomial) |
-| erfc | 7.0 | 7.5 | exp(-x**2) times a polynomial in (3 - x) / (3 + x) |
+| erfc | 5.5 | 6.5 | exp(-x**2) times a rational function |
 | sqrt | 0.5 | 0.5 | an instruction |
 
 fabs, floor, ceil, trunc, copysign, isnan, isinf, isfinite are an instruction each; floor, ceil and trunc give a number

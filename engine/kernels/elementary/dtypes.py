@@ -34,6 +34,12 @@ def both(single, double):
     return {float32: tuple(np.float32(c) for c in single), float64: tuple(np.float64(c) for c in double)}
 
 
+def pattern(value, real):
+    """The bit pattern of a constant"""
+    return int(np.asarray(value, np.float32).view(np.int32) if FORMAT[real].digits == 23 else
+               np.asarray(value, np.float64).view(np.int64))
+
+
 def compiled(function):
     """`@compiled(exp)` before a maker: `maker(real)` returns what `exp` means inside a compiled loop on that dtype.
 

@@ -4,13 +4,25 @@ x = n ln 2 + r, n an integer, |r| <= ln(2)/2, so e**x = 2**n e**r (Cody, Waite 1
 ch. 11). ln 2 is the sum of two numbers, the first so short that n times it is exact, so that r is as exact as x. n
 comes from adding a number so large that what lies behind the point is rounded away (`Format.rounder`); the low bits of
 the sum are n as an integer, and shifted into the exponent field they make 2**n. e**r = 1 + r + r**2 TAIL(r).
+
+tanh x = M / (2 - M) with the sign of x, M = 1 - e**(-2|x|), which loses nothing near 0: there n = 0.
 """
 import math
 
 import numpy as np
 
-from engine.kernels.elementary.dtypes import FORMAT, both, compiled, part, plain
-from engine.kernels.elementary.words import absolute, bits_of, from_bits, polynomial, where, with_sign
+from engine.kernels.elementary.dtypes import FORMAT, both, compiled, part, pattern, plain
+from engine.kernels.elementary.words import (
+    SCALES,
+    absolute,
+    bits_of,
+    counted,
+    from_bits,
+    polynomial,
+    times_power_of_2,
+    where,
+    with_sign,
+)
 
 LOG2_E = 1.4426950408889634
 LN2 = both((0.693359375, -2.1219444e-04), (0.6931471803691238, 1.9082149292705877e-10))
@@ -21,21 +33,38 @@ EXP_TAIL = both((0.5, 0.16666509, 0.041666448, 0.008369932, 0.0013936601),
 SINH_ODD = both((0.16666667, 0.008333316, 0.0001984142, 2.7915382e-06),
                 (0.16666666666666669, 0.00833333333333297, 0.00019841269841531202, 2.755731913037927e-06,
                  2.5052126856094766e-08, 1.605700052085293e-10, 7.765897596002476e-13))
-TANH_ODD = both((-0.33333316, 0.13332558, -0.05384987, 0.021063065, -0.0062634824),
-                (-0.333333333333333, 0.1333333333332661, -0.05396825396376355, 0.0218694883860839,
-                 -0.008863232606640285, 0.0035920920925950122, -0.001455543287971718, 0.0005884464250902402,
-                 -0.0002333867116736725, 8.332403889106473e-05, -1.9499467221367055e-05))
+# What `t` holds beside n: the bias once, where 2**n is made in one step, or twice, so that half of it is good for each
+# of two steps.
+BIASES = 1 if SCALES else 2
+
+
+def rounder_of(real):
+    """What to add to x for the low bits to hold x rounded and the biases"""
+    return real(FORMAT[real].rounder + BIASES * FORMAT[real].bias)
+
+
+def zero_of(real):
+    """The bits of t for n = 0"""
+    return pattern(float(rounder_of(real)), real)
+
+
+@part
+def whole_part(real):
+    rounder, zero = rounder_of(real), zero_of(real)
+    if SCALES:                               # an integer is made first: it is needed as one
+        return lambda t: counted(t, zero)
+    return lambda t: t - rounder
 
 
 @part
 def reduced(real):
-    factor, rounder = real(LOG2_E), real(FORMAT[real].rounder + 2 * FORMAT[real].bias)
+    factor, rounder = real(LOG2_E), rounder_of(real)
     high, low = LN2[real]
 
     def reduced(x):
-        """(r, lost, t): x = n ln 2 + r + lost, lost what rounding took from r, and t holds n (plus twice the bias)"""
+        """(r, lost, t): x = n ln 2 + r + lost, lost what rounding took from r, and t holds n (plus the biases)"""
         t = x * factor + rounder
-        n = t - rounder
+        n = whole_part(t)
         x = x - n * high
         r = x - n * low
         return r, (x - r) - n * low, t
@@ -54,7 +83,9 @@ def power_of_e(real):
 
 @part
 def scaled(real):
-    digits = FORMAT[real].digits
+    digits, zero = FORMAT[real].digits, zero_of(real)
+    if SCALES:
+        return lambda p, t: times_power_of_2(p, t, zero)
 
     def scaled(p, t):
         """p * 2**n in two steps, so that neither factor overflows and a subnormal result is rounded once.
@@ -70,10 +101,11 @@ def scaled(real):
 @part
 def scale_of(real):
     digits, bias, *_ = FORMAT[real]
+    surplus = (1 - BIASES) * bias
 
     def scale_of(t, change):
         """2**(n + change), for when that is a normal number"""
-        return from_bits(t, (bits_of(t) + (change - bias)) << digits)
+        return from_bits(t, (bits_of(t) + (change + surplus)) << digits)
     return scale_of
 
 
@@ -103,13 +135,13 @@ def exp2(x):
 def _(real):
     # 2**x = 2**n e**(f ln 2), n the nearest integer and f = x - n exact
     lowest, highest = both((-151, 129), (-1076, 1025))[real]
-    rounder, ln2 = real(FORMAT[real].rounder + 2 * FORMAT[real].bias), real(math.log(2))
+    rounder, ln2 = rounder_of(real), real(math.log(2))
 
     def exp2(x):
         x = where(x < lowest, lowest, x)
         x = where(x > highest, highest, x)
         t = x + rounder
-        return scaled(power_of_e((x - (t - rounder)) * ln2), t)
+        return scaled(power_of_e((x - whole_part(t)) * ln2), t)
     return exp2
 
 
@@ -180,15 +212,14 @@ def tanh(x):
 
 @compiled(tanh)
 def _(real):
-    # |x| < 0.55: x + x**3 P(x**2); else 1 - 2 / (e**2|x| + 1), of which the fraction's rounding hardly matters
-    limit, = both((10,), (20,))[real]
-    one, two, small, odd = real(1), real(2), real(0.55), TANH_ODD[real]
+    limit, = both((-20,), (-40,))[real]
+    one, two, tail = real(1), real(2), EXP_TAIL[real]
 
     def tanh(x):
         a = absolute(x)
-        a = where(a > limit, limit, a)
-        r, _, t = reduced(a + a)
-        far = one - two / (power_of_e(r) * scale_of(t, 0) + one)
-        z = a * a
-        return with_sign(where(a < small, a + a * (z * polynomial(z, odd)), far), x)
+        c = -(a + a)
+        r, _, t = reduced(where(c < limit, limit, c))
+        s = scale_of(t, 0)
+        m = (one - s) - s * (r + r * (r * polynomial(r, tail)))
+        return with_sign(m / (two - m), x)
     return tanh

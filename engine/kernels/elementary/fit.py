@@ -2,13 +2,17 @@
 
 A table is the weighted least-squares fit to its function on Chebyshev nodes, within a bit of the minimax polynomial
 (Muller, "Elementary Functions", ch. 3), computed in 60 digits. The coefficients are rounded one by one, lowest first,
-and the others fitted again, so that they make up for the rounding. Needs mpmath; only a test needs this file.
+and the others fitted again, so that they make up for the rounding. A rational function (`RATIONAL`) is fitted in turns:
+with the last turn's denominator q as a weight, f q - p is a linear problem (Sanathanan, Koerner 1963). Needs mpmath;
+only a test needs this file.
 """
 import numpy as np
 from mpmath import mp
 from numba import float32, float64
 
-from engine.kernels.elementary.error_function import K
+RATIONAL = ("ERFC_TOP", "ERFC_BOTTOM")
+TURNS = 8
+K = 3                                        # of the map a -> (K - a) / (K + a), which makes all a >= 0 one short span
 
 
 def odd(function):
@@ -37,12 +41,11 @@ def erf_far(a):
     return -mp.log(mp.erfc(a))
 
 
-def erfc_scaled(u):
-    a = K * (1 - u) / (1 + u)
-    return mp.exp(a * a) * mp.erfc(a) * (a + K)
+def erfc_scaled(a):
+    return mp.exp(a * a) * mp.erfc(a)
 
 
-def u_of(a):
+def turned(a):
     return (K - mp.mpf(a)) / (K + mp.mpf(a))
 
 
@@ -72,7 +75,6 @@ def tables():
     return {
         "EXP_TAIL": same(exp_tail, weight_2, -half_ln2, half_ln2, 5, 10),
         "SINH_ODD": same(odd(mp.sinh), weight_1, zero, one, 4, 7),
-        "TANH_ODD": same(odd(mp.tanh), weight_1, zero, mp.mpf("0.55")**2, 5, 11),
         "LOG_SERIES": same(log_series, weight_1, zero, series, 3, 7),
         "SIN_ODD": of(odd(mp.sin), weight_1, (zero, one, 4), (zero, eighth, 6)),
         "COS_EVEN": of(cos_even, weight_2, (zero, one, 3), (zero, eighth, 6)),
@@ -80,21 +82,56 @@ def tables():
         "ATAN_ODD": same(odd(mp.atan), weight_1, zero, mp.mpf("0.415")**2, 5, 11),
         "ERF_ODD": same(erf_odd, lambda z: 1, zero, near**2, 6, 11),
         "ERF_FAR": of(erf_far, erf_far_weight, (near, mp.mpf(4), 7), (near, mp.mpf("5.95"), 19)),
-        "ERFC_SCALED": of(erfc_scaled, lambda u: 1 / erfc_scaled(u), (u_of("10.1"), one, 10), (u_of("27.3"), one, 23)),
     }
+
+
+def nodes_in(low, high, count):
+    """Chebyshev nodes of an interval"""
+    return [(low + high) / 2 + (high - low) / 2 * mp.cos(mp.pi * (2 * k + 1) / (2 * count)) for k in range(count)]
+
+
+def rounded_fit(nodes, values, weights, n, rounded):
+    """n coefficients, rounded one by one"""
+    found = []
+    for i in range(n):
+        powers = mp.matrix([[w * z**j for j in range(i, n)] for z, w in zip(nodes, weights, strict=True)])
+        target = mp.matrix([w * y for y, w in zip(values, weights, strict=True)])
+        found.append(rounded(float(mp.lu_solve(powers, target)[0])))
+        values = [y - mp.mpf(float(found[-1])) * z**i for y, z in zip(values, nodes, strict=True)]
+    return tuple(found)
+
+
+def rational(function, nodes, m, n, rounded):
+    """(p, q): m and n coefficients, q[0] = 1, with the least relative error of function = p / q"""
+    values = [function(z) for z in nodes]
+    bottom = [mp.mpf(1)] * len(nodes)
+    for _ in range(TURNS):
+        weights = [1 / (y * q) for y, q in zip(values, bottom, strict=True)]
+        powers = mp.matrix([[w * z**j for j in range(m)] + [-w * y * z**j for j in range(1, n)]
+                            for z, y, w in zip(nodes, values, weights, strict=True)])
+        solved = mp.lu_solve(powers, mp.matrix([w * y for y, w in zip(values, weights, strict=True)]))
+        q = [mp.mpf(1), *(solved[m + j] for j in range(n - 1))]
+        bottom = [mp.polyval(q[::-1], z) for z in nodes]
+    q = tuple(rounded(float(c)) for c in q)
+    bottom = [mp.polyval([mp.mpf(float(c)) for c in q[::-1]], z) for z in nodes]
+    tops = [y * b for y, b in zip(values, bottom, strict=True)]
+    return rounded_fit(nodes, tops, [1 / t for t in tops], m, rounded), q
+
+
+def erfc_rational(real, rounded):
+    """ERFC_TOP and ERFC_BOTTOM, as far as erfc is not 0"""
+    farthest, m, n = {float32: ("10.1", 5, 6), float64: ("27.3", 11, 12)}[real]
+    nodes = [K * (1 - u) / (1 + u) for u in nodes_in(turned(farthest), mp.mpf(1), 8 * (m + n))]
+    return rational(erfc_scaled, nodes, m, n, rounded)
 
 
 def coefficients(name, real):
     """The table `name` for the dtype `real`, lowest coefficient first"""
     rounded = np.float32 if real == float32 else np.float64
     with mp.workdps(60):
+        if name in RATIONAL:
+            return erfc_rational(real, rounded)[RATIONAL.index(name)]
         function, weight, spans = tables()[name]
         low, high, n = spans[real]
-        nodes = [(low + high) / 2 + (high - low) / 2 * mp.cos(mp.pi * (2 * k + 1) / (12 * n)) for k in range(6 * n)]
-        weights, rest, found = [weight(z) for z in nodes], [function(z) for z in nodes], []
-        for i in range(n):
-            powers = mp.matrix([[w * z**j for j in range(i, n)] for z, w in zip(nodes, weights, strict=True)])
-            target = mp.matrix([w * y for y, w in zip(rest, weights, strict=True)])
-            found.append(rounded(float(mp.lu_solve(powers, target)[0])))
-            rest = [y - mp.mpf(float(found[-1])) * z**i for y, z in zip(rest, nodes, strict=True)]
-    return tuple(found)
+        nodes = nodes_in(low, high, 6 * n)
+        return rounded_fit(nodes, [function(z) for z in nodes], [weight(z) for z in nodes], n, rounded)

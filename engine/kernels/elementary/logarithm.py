@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from engine.kernels.elementary.dtypes import FORMAT, both, compiled, part, plain
+from engine.kernels.elementary.dtypes import FORMAT, both, compiled, part, pattern, plain
 from engine.kernels.elementary.exponential import LN2
 from engine.kernels.elementary.words import absolute, bits_of, from_bits, polynomial, where
 
@@ -20,12 +20,6 @@ LOG10_2 = both((0.301025390625, 4.605039e-06), (0.3010299956640665, -8.532344317
 # 1 / ln 2 and 1 / ln 10, to twice the digits
 LOG2_E = both((1.442695, 1.925963e-08), (1.4426950408889634, 2.0355273740931033e-17))
 LOG10_E = both((0.4342945, -1.010305e-08), (0.4342944819032518, 1.098319650216765e-17))
-
-
-def pattern(value, real):
-    """The bit pattern of a constant"""
-    return int(np.asarray(value, np.float32).view(np.int32) if FORMAT[real].digits == 23 else
-               np.asarray(value, np.float64).view(np.int64))
 
 
 @part

@@ -3,12 +3,17 @@
 None has a branch or a call, so a loop over what is written with them vectorises. They take float32 or float64 and have
 a meaning inside compiled functions only.
 """
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import float32, types
+from numba.core import cgutils
 from numba.extending import intrinsic
+
+from engine.kernels.simd.host import VECTORS
 
 # a * b + c may become one fused multiply-add; nothing is reordered, NaN and infinity keep their meaning
 FLAGS = ("contract",)
+# x * 2**n is one instruction on vectors with AVX-512, and LLVM has known it since 22 (elsewhere it calls the C library)
+SCALES = VECTORS.bytes == 64 and binding.llvm_version_info >= (22, 0, 0)
 
 
 @intrinsic
@@ -28,6 +33,32 @@ def from_bits(typing, like, integer):
             bits = builder.trunc(bits, width)
         return builder.bitcast(bits, context.get_value_type(like))
     return like(like, integer), emit
+
+
+@intrinsic
+def counted(typing, t, from_):
+    """(bits of t) - from_, an integer, as a number of t's dtype"""
+    def emit(context, builder, signature, values):
+        return builder.sitofp(_count(context, builder, t, values), values[0].type)
+    return t(t, from_), emit
+
+
+@intrinsic
+def times_power_of_2(typing, x, t, from_):
+    """x * 2**((bits of t) - from_), rounded once"""
+    def emit(context, builder, signature, values):
+        n = _count(context, builder, t, values[1:])
+        name, kind = f"llvm.ldexp.f{t.bitwidth}.i{t.bitwidth}", values[0].type
+        called = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, n.type]), name)
+        return builder.call(called, [values[0], n])
+    return x(x, t, from_), emit
+
+
+def _count(context, builder, t, values):
+    """(bits of t) - from_, as an integer as wide as t"""
+    width = ir.IntType(t.bitwidth)
+    from_ = builder.trunc(values[1], width) if values[1].type.width > t.bitwidth else values[1]
+    return builder.sub(builder.bitcast(values[0], width), from_)
 
 
 @intrinsic

@@ -29,11 +29,13 @@ from engine.kernels.activation import (
     scale_by_slope_cpu,
     scale_by_slope_cuda,
     slope_shapes,
+    times_slope,
 )
-from engine.kernels.elementwise.cpu import map_with_cpu, scale_by_slope_with_cpu, zip_cpu, zip_slope_cpu
+from engine.kernels.elementwise.cpu import copy_cpu, map_with_cpu, scale_by_slope_with_cpu, zip_cpu, zip_slope_cpu
 from engine.kernels.elementwise.cuda import map_with_cuda, scale_by_slope_with_cuda, zip_cuda, zip_slope_cuda
 from engine.kernels.formula import Formula
 from engine.kernels.op import Arrangement, Op, demand, flat, floats, share, spec
+from engine.kernels.stream import flat_streaming, streaming
 
 AXES = 4                                     # of a broadcast call, after neighbours have been joined
 
@@ -152,28 +154,54 @@ def zip_table(a, b):
 def arrange_zip(f):
     """Arrangement of `zip_cpu` with this formula, and of `zip_slope_cpu` when there are three inputs."""
     def arrange(inputs, outputs, attributes, threads):
-        return Arrangement(tuple((s.size,) for s in inputs), ((outputs[0].size,),), (f, *zip_table(*inputs[-2:])),
+        made = Arrangement(tuple((s.size,) for s in inputs), ((outputs[0].size,),), (f, *zip_table(*inputs[-2:])),
                            tasks=share(outputs[0].size, threads))
+        return streaming(made, inputs, outputs)
     return arrange
 
 
 def arrange_formula(f):
     """Arrangement of a map with this formula."""
-    return lambda inputs, outputs, attributes, threads: flat(inputs, outputs, {"f": f}, threads)
+    return lambda inputs, outputs, attributes, threads: flat_streaming(inputs, outputs, {"f": f}, threads)
+
+
+def own_formula(f):
+    """The `formula` of an op without numbers."""
+    return lambda attributes: (f, ())
 
 
 def arrange_map(f):
     """Arrangement of a map whose formula takes the op's attributes (two numbers)."""
     def arrange(inputs, outputs, attributes, threads):
         p, q = attributes.values()
-        return flat(inputs, outputs, {"f": f, "p": float(p), "q": float(q)}, threads)
+        return flat_streaming(inputs, outputs, {"f": f, "p": float(p), "q": float(q)}, threads)
     return arrange
+
+
+def with_numbers(f):
+    """The `formula` of an op whose formula takes its attributes (two numbers)."""
+    return lambda attributes: (f, tuple(attributes.values()))
+
+
+def times_slope_with(slope):
+    """The formula dy * slope(x, p, q)."""
+    return Formula(lambda dy, x, p, q: dy * slope(x, p, q), f"times_{slope.name}")
+
+
+def power_formula(which, change=lambda f: f):
+    """The `formula` of power (0) and of its gradient (1)."""
+    made = {p: change(f[which]) for p, f in {**POWERS, None: POWER}.items()}
+
+    def formula(attributes):
+        p = float(attributes["exponent"])
+        return made.get(p, made[None]), (p, 0.0)
+    return formula
 
 
 def arrange_power(which):
     def arrange(inputs, outputs, attributes, threads):
         p = float(attributes["exponent"])
-        return flat(inputs, outputs, {"f": POWERS.get(p, POWER)[which], "p": p, "q": 0.0}, threads)
+        return flat_streaming(inputs, outputs, {"f": POWERS.get(p, POWER)[which], "p": p, "q": 0.0}, threads)
     return arrange
 
 
@@ -226,8 +254,9 @@ def unary(name, f, slope, reference, slope_of="x", samples=None):
     def grad(graph, node, dy):
         return (flow(graph, dy, slope, {"x": node.inputs[0], "y": node.outputs[0]}),)
 
-    op = Op(name, reference, map_shapes, map_cpu, map_cuda, samples, arrange_formula(Formula(f, name)), grad,
-            inplace={0: 0})
+    f = Formula(f, name)
+    op = Op(name, reference, map_shapes, map_cpu, map_cuda, samples, arrange_formula(f), grad, inplace={0: 0},
+            formula=own_formula(f))
     return (op, gradient) if gradient else (op,)
 
 
@@ -238,7 +267,8 @@ def _unary_gradient(name, slope, reference, slope_of, samples):
             yield (rng.standard_normal(x.shape), np.where(np.isfinite(at), at, 1.0)), {}
 
     return Op(f"{name}_grad", lambda dy, at: dy * (by_value(slope)(at) if at.size else at), slope_shapes,
-              scale_by_slope_cpu, scale_by_slope_cuda, slope_samples, arrange_formula(slope), inplace={0: 0})
+              scale_by_slope_cpu, scale_by_slope_cuda, slope_samples, arrange_formula(slope), inplace={0: 0},
+              formula=own_formula(times_slope(slope)))
 
 
 def binary(name, f, slope_a, slope_b, reference, samples=binary_samples):
@@ -261,8 +291,9 @@ def binary(name, f, slope_a, slope_b, reference, samples=binary_samples):
         inputs = dict(zip("ab", node.inputs))
         return [sum_to_input(graph, flow(graph, dz, slope, inputs), value) for value, slope in zip(node.inputs, slopes)]
 
-    return Op(name, reference, zip_shapes, zip_cpu, zip_cuda, samples, arrange_zip(Formula(f, name)), grad,
-              inplace={0: 0}), *ops
+    f = Formula(f, name)
+    return Op(name, reference, zip_shapes, zip_cpu, zip_cuda, samples, arrange_zip(f), grad, inplace={0: 0},
+              formula=own_formula(f)), *ops
 
 
 def _binary_gradient(name, slope, samples):
@@ -272,7 +303,8 @@ def _binary_gradient(name, slope, samples):
                 yield (rng.standard_normal(broadcast(a.shape, b.shape)), a, b), {}
 
     return Op(name, lambda dz, a, b: dz * (by_value(slope)(a, b) if dz.size else 1.0), zip_slope_shapes, zip_slope_cpu,
-              zip_slope_cuda, slope_samples, arrange_zip(slope), inplace={0: 0})
+              zip_slope_cuda, slope_samples, arrange_zip(slope), inplace={0: 0},
+              formula=own_formula(Formula(lambda dz, a, b: dz * slope(a, b), f"times_{slope.name}")))
 
 
 def flow(graph, gradient, slope, values):
@@ -355,10 +387,11 @@ CLIP_SLOPE = Formula(lambda x, low, high: 1 if low <= x <= high else 0, "clip_sl
 LIMITS = {"low": -math.inf, "high": math.inf}
 
 CLIP_GRAD = Op("clip_grad", clip_grad_reference, clip_grad_shapes, scale_by_slope_with_cpu, scale_by_slope_with_cuda,
-               with_dy(clip_samples), arrange_map(CLIP_SLOPE), attributes=LIMITS, inplace={0: 0})
+               with_dy(clip_samples), arrange_map(CLIP_SLOPE), attributes=LIMITS, inplace={0: 0},
+               formula=with_numbers(times_slope_with(CLIP_SLOPE)))
 POWER_GRAD = Op("power_grad", power_grad_reference, lambda dy, x, exponent: slope_shapes(dy, x),
                 scale_by_slope_with_cpu, scale_by_slope_with_cuda, with_dy(power_samples), arrange_power(1),
-                attributes={"exponent": 1.0}, inplace={0: 0})
+                attributes={"exponent": 1.0}, inplace={0: 0}, formula=power_formula(1, times_slope_with))
 
 OPS = (
     *binary("add", lambda a, b: a + b, 1, 1, np.add),
@@ -375,14 +408,14 @@ OPS = (
     *unary("log", lambda x: math.log(x), ("div", "x"), np.log, samples=unary_samples(np.abs, (0.0, 1e-30, 1e15))),
     *unary("sqrt", lambda x: math.sqrt(x), lambda y: 0.5 / y, np.sqrt, "y", unary_samples(np.abs, (1e-30, 1.0, 1e15))),
     Op("power", lambda x, exponent: np.power(x, exponent), number_shapes, map_with_cpu, map_with_cuda, power_samples,
-       arrange_power(0), _power_gradient, attributes={"exponent": 1.0}, inplace={0: 0}),
+       arrange_power(0), _power_gradient, attributes={"exponent": 1.0}, inplace={0: 0}, formula=power_formula(0)),
     POWER_GRAD,
     Op("clip", lambda x, low, high: np.clip(x, low, high), clip_shapes, map_with_cpu, map_with_cuda, clip_samples,
-       arrange_map(CLIP), _clip_gradient, attributes=LIMITS, inplace={0: 0}),
+       arrange_map(CLIP), _clip_gradient, attributes=LIMITS, inplace={0: 0}, formula=with_numbers(CLIP)),
     CLIP_GRAD,
     Op("scale", scale_at, number_shapes, map_with_cpu, map_with_cuda, scale_samples, arrange_map(SCALE),
-       _scale_gradient, attributes={"factor": 1.0, "offset": 0.0}, inplace={0: 0}),
-    Op("identity", np.copy, lambda x: spec(x), map_cpu, map_cuda, _identity_samples,
-       arrange_formula(IDENTITY),
+       _scale_gradient, attributes={"factor": 1.0, "offset": 0.0}, inplace={0: 0}, formula=with_numbers(SCALE)),
+    Op("identity", np.copy, lambda x: spec(x), copy_cpu, map_cuda, _identity_samples,
+       lambda inputs, outputs, attributes, threads: flat(inputs, outputs, {"f": IDENTITY}, threads),
        lambda graph, node, dy: (dy,), views={0: 0}),
 )

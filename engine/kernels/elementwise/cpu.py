@@ -5,24 +5,51 @@
 
 from engine.kernels.simd.parts import part
 from engine.kernels.split import span
+from engine.kernels.stream import BLOCK, block_of, pour, poured
 
 
 @part(disjoint=True)
-def map_with_cpu(x, f, p, q, out, task, tasks):
+def copy_cpu(x, f, out, task, tasks):
+    """out[i] = f(x[i]) for any dtype; f is the identity"""
+    first, count = span(x.size, task, tasks)
+    for k in range(count):
+        out[first + k] = f(x[first + k])
+
+
+@part(disjoint=True)
+def map_with_cpu(x, f, p, q, out, work, streamed, task, tasks):
     """out[i] = f(x[i], p, q)"""
     p, q = x.dtype.type(p), x.dtype.type(q)
     first, count = span(x.size, task, tasks)
-    for k in range(count):
-        out[first + k] = f(x[first + k], p, q)
+    last = first + count
+    while first < last:
+        n = block_of(streamed, last - first)
+        to, at = (work, task * BLOCK) if streamed else (out, first)
+        at, first = max(0, at), max(0, first)
+        for k in range(n):
+            to[at + k] = f(x[first + k], p, q)
+        if streamed:
+            pour(work, at, out, first, n)
+        first += n
+    poured(streamed)
 
 
 @part(disjoint=True)
-def scale_by_slope_with_cpu(dy, at, slope, p, q, dx, task, tasks):
-    """dx[i] = dy[i] * slope(at[i], p, q)"""
-    p, q = at.dtype.type(p), at.dtype.type(q)
+def scale_by_slope_with_cpu(dy, x, slope, p, q, dx, work, streamed, task, tasks):
+    """dx[i] = dy[i] * slope(x[i], p, q)"""
+    p, q = x.dtype.type(p), x.dtype.type(q)
     first, count = span(dy.size, task, tasks)
-    for k in range(count):
-        dx[first + k] = dy[first + k] * slope(at[first + k], p, q)
+    last = first + count
+    while first < last:
+        n = block_of(streamed, last - first)
+        to, at = (work, task * BLOCK) if streamed else (dx, first)
+        at, first = max(0, at), max(0, first)
+        for k in range(n):
+            to[at + k] = dy[first + k] * slope(x[first + k], p, q)
+        if streamed:
+            pour(work, at, dx, first, n)
+        first += n
+    poured(streamed)
 
 
 @part(forceinline=True)
@@ -39,52 +66,58 @@ def places(table, at):
 @part(disjoint=True)
 def zip_cpu(a, b, f, *rest):
     """out = f(a, b), line by line; along a line, an input either goes with it or stays one number"""
-    table, out, task, tasks = rest[:-3], rest[-3], rest[-2], rest[-1]
+    table, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
     at, count = span(out.size, task, tasks)
-    last = at + count
-    line, column, x, y = table[2], 0, 0, 0
+    last, line, column, x, y = at + count, table[2], 0, 0, 0
     while at < last:
         if line == table[2]:                 # a new plane; within one the next line is one step further
             x, y, line, column = places(table, at)
-        n = min(table[3] - column, last - at)
-        first, x, y = max(0, at), max(0, x), max(0, y)
+        n = block_of(streamed, min(table[3] - column, last - at))
+        to, first = (work, task * BLOCK) if streamed else (out, at)
+        at, first, x, y = max(0, at), max(0, first), max(0, x), max(0, y)
         if table[7] == table[11]:
             for k in range(n):
-                out[first + k] = f(a[x + k], b[y + k])
+                to[first + k] = f(a[x + k], b[y + k])
         elif table[7] > 0:
             number = b[y]
             for k in range(n):
-                out[first + k] = f(a[x + k], number)
+                to[first + k] = f(a[x + k], number)
         else:
             number = a[x]
             for k in range(n):
-                out[first + k] = f(number, b[y + k])
-        at, line = at + n, line + 1
+                to[first + k] = f(number, b[y + k])
+        if streamed:
+            pour(work, first, out, at, n)
+        at, line = at + n, table[2] if streamed else line + 1
         x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0
+    poured(streamed)
 
 
 @part(disjoint=True)
 def zip_slope_cpu(dz, a, b, slope, *rest):
     """out = dz * slope(a, b), as `zip_cpu`; dz has the shape of out"""
-    table, out, task, tasks = rest[:-3], rest[-3], rest[-2], rest[-1]
+    table, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
     at, count = span(out.size, task, tasks)
-    last = at + count
-    line, column, x, y = table[2], 0, 0, 0
+    last, line, column, x, y = at + count, table[2], 0, 0, 0
     while at < last:
         if line == table[2]:                 # a new plane; within one the next line is one step further
             x, y, line, column = places(table, at)
-        n = min(table[3] - column, last - at)
-        first, x, y = max(0, at), max(0, x), max(0, y)
+        n = block_of(streamed, min(table[3] - column, last - at))
+        to, first = (work, task * BLOCK) if streamed else (out, at)
+        at, first, x, y = max(0, at), max(0, first), max(0, x), max(0, y)
         if table[7] == table[11]:
             for k in range(n):
-                out[first + k] = dz[first + k] * slope(a[x + k], b[y + k])
+                to[first + k] = dz[at + k] * slope(a[x + k], b[y + k])
         elif table[7] > 0:
             number = b[y]
             for k in range(n):
-                out[first + k] = dz[first + k] * slope(a[x + k], number)
+                to[first + k] = dz[at + k] * slope(a[x + k], number)
         else:
             number = a[x]
             for k in range(n):
-                out[first + k] = dz[first + k] * slope(number, b[y + k])
-        at, line = at + n, line + 1
+                to[first + k] = dz[at + k] * slope(number, b[y + k])
+        if streamed:
+            pour(work, first, out, at, n)
+        at, line = at + n, table[2] if streamed else line + 1
         x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0
+    poured(streamed)

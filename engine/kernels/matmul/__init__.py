@@ -7,6 +7,7 @@ product has one more axis, C[i] = op(A[i]) op(B[i]); of more leading axes `resha
 
 from engine.kernels.activation import Activation, activation
 from engine.kernels.matmul import cpu, cuda
+from engine.kernels.matmul.slope import slope_op
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats
 
 # ------------------------------------------------------------------------------------------------------------ formulas
@@ -152,4 +153,5 @@ BATCHED_MATMUL = Op("batched_matmul", batched_matmul_reference, batched_matmul_s
                     batched_matmul_cost, {"transpose_a": False, "transpose_b": False})
 DENSE = Op("dense", dense_reference, dense_shapes, cpu.DENSE_PHASES, cuda.dense, dense_samples, dense_arrange,
            dense_grad, _terms, matmul_cost, {"activation": None})
-OPS = (MATMUL, BATCHED_MATMUL, DENSE)
+MATMUL_SLOPE = slope_op(matmul_shapes, matmul_samples, _terms)
+OPS = (MATMUL, BATCHED_MATMUL, DENSE, MATMUL_SLOPE)

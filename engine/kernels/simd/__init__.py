@@ -24,6 +24,8 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `broadcast(t, x)` | a tile like t, x everywhere |
 | `tile_load(t, p, ld[, columns])` | a tile like t from p[i * ld + j]; zeros from column `columns` on |
 | `tile_store(t, p, ld[, columns])` | the reverse; nothing is touched from column `columns` on |
+| `tile_stream(t, p, ld)`, `stream_end()` | a store past the caches, and the wait for such stores |
+| `to_boundary(p)` | elements from p to the next address that `tile_stream` takes |
 | `prefetch(t, p, ld, rows)` | asks for the cache lines of the first rows of a tile like t |
 | `outer_fma(t, a, a_row, row)` | t[i, j] + a[i * a_row] * row[0, j]; row is a tile of one row |
 | `tile_fma(t, x, y)`, `+ - * /`, `tile_max(x, y)` | value by value, of tiles of one shape |
@@ -64,6 +66,7 @@ if config.DISABLE_JIT:
         row_max,
         row_sum,
         square_tile,
+        stream_end,
         tile,
         tile_fma,
         tile_load,
@@ -71,6 +74,8 @@ if config.DISABLE_JIT:
         tile_map2,
         tile_max,
         tile_store,
+        tile_stream,
+        to_boundary,
         transpose,
         where_equal,
         where_larger,
@@ -95,13 +100,16 @@ else:
         pointer,
         prefetch,
         square_tile,
+        stream_end,
         tile,
         tile_load,
         tile_store,
+        tile_stream,
+        to_boundary,
     )
     from engine.kernels.simd.variants import by_rows
 
 __all__ = ["HEIGHTS", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes", "column_sum", "lanes",
            "lanes_of", "next_panels", "outer_fma", "part", "pointer", "prefetch", "row_max", "row_sum", "square_tile",
-           "tile", "tile_fma", "tile_load", "tile_map", "tile_map2", "tile_max", "tile_store", "transpose",
-           "where_equal", "where_larger"]
+           "stream_end", "tile", "tile_fma", "tile_load", "tile_map", "tile_map2", "tile_max", "tile_store",
+           "tile_stream", "to_boundary", "transpose", "where_equal", "where_larger"]

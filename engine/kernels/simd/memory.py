@@ -101,6 +101,38 @@ def tile_store(typing, acc, p, ld, columns=None):
     return types.void(acc, p, types.int64, edge_type(columns)), codegen
 
 
+@intrinsic
+def tile_stream(typing, acc, p, ld):
+    """As `tile_store`, past the caches: every row of the tile has to begin at a multiple of a vector's bytes, and
+    `stream_end` has to come before another thread reads it."""
+    def codegen(context, builder, sig, args):
+        places = acc.addresses(builder, args[1], args[2])
+        for vector, place in zip(acc.unpack(builder, args[0]), places, strict=True):
+            stored = builder.store(vector, place, align=VECTOR_BYTES)
+            stored.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        return context.get_dummy_value()
+    return types.void(acc, p, types.int64), codegen
+
+
+@intrinsic
+def stream_end(typing):
+    """Waits until what `tile_stream` wrote is visible to all."""
+    def codegen(context, builder, sig, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+    return types.void(), codegen
+
+
+@intrinsic
+def to_boundary(typing, p):
+    """How many elements lie between p and the next multiple of a vector's bytes."""
+    def codegen(context, builder, sig, args):
+        address = builder.ptrtoint(args[0], I64)
+        missing = builder.and_(builder.neg(address), I64(VECTOR_BYTES - 1))
+        return builder.udiv(missing, I64(p.dtype.bitwidth // 8))
+    return types.int64(p), codegen
+
+
 @intrinsic(prefer_literal=True)
 def prefetch(typing, like, p, ld, rows):
     """Asks for the cache lines of the first `rows` rows (a literal, at most all) of a tile like `like` at p.

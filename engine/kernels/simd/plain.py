@@ -5,7 +5,7 @@ the place. Sums are rounded after each operation (no fused multiply-add).
 """
 import numpy as np
 
-from engine.kernels.simd.host import HEIGHTS, lanes
+from engine.kernels.simd.host import HEIGHTS, VECTOR_BYTES, lanes
 
 
 class Pointer:
@@ -93,6 +93,20 @@ def tile_store(acc, p, ld, columns=None):
     for i, row in enumerate(acc.values):
         for j in range(_width(acc, columns)):
             p[i * ld + j] = row[j]
+
+
+def tile_stream(acc, p, ld):
+    assert to_boundary(p) == 0
+    tile_store(acc, p, ld)
+
+
+def stream_end():
+    pass
+
+
+def to_boundary(p):
+    address = p.flat.ctypes.data + p.offset * p.dtype.itemsize
+    return -address % VECTOR_BYTES // p.dtype.itemsize
 
 
 def _width(acc, columns):

@@ -1,0 +1,75 @@
+"""Outputs written past the caches hold what ordinary stores write, at any alignment and for any number of tasks."""
+import numpy as np
+import pytest
+
+from engine.kernels import TABLE, stream
+from engine.kernels.entry import threads
+from engine.kernels.op import SERIAL_BELOW
+
+CASES = {
+    "tanh": [(1,), (stream.BLOCK,), (3 * stream.BLOCK + 17,)],
+    "tanh_grad": [(2 * stream.BLOCK + 5,)] * 2,
+    "clip": [(stream.BLOCK + 1,)],
+    "clip_grad": [(stream.BLOCK + 1,)] * 2,
+    "maximum_grad_a": [(77, 65), (77, 65), (65,)],
+}
+
+
+def results(name, arrays, attributes):
+    return TABLE[name](*arrays, **attributes)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Every call counts as a large one."""
+    def use(value):
+        monkeypatch.setattr(stream, "streams", lambda inputs, outputs: value)
+    return use
+
+
+def cases():
+    for name, shapes in CASES.items():
+        if TABLE[name].shapes.__code__.co_argcount == 1 and len(shapes) > 1:
+            yield from ((name, [shape]) for shape in shapes)
+        else:
+            yield name, shapes
+    for a, b in (((5000,), (5000,)), ((3, 5000), (5000,)), ((3, 5000), (3, 1)), ((1, 3001), (2, 3, 3001)), ((), (9,))):
+        yield "add", [a, b]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_streamed_is_the_same(large, dtype):
+    rng = np.random.default_rng(0)
+    for name, shapes in cases():
+        arrays = []
+        for shape in shapes:                 # one value further than where memory begins: rows are not aligned
+            flat = rng.standard_normal(int(np.prod(shape)) + 1).astype(dtype)
+            arrays.append(flat[1:].reshape(shape))
+        attributes = {"low": -0.5, "high": 0.5} if name.startswith("clip") else {}
+        large(False)
+        expected = results(name, arrays, attributes)
+        large(True)
+        np.testing.assert_array_equal(results(name, arrays, attributes), expected, err_msg=f"{name} {shapes}")
+
+
+def test_streamed_by_several_tasks_and_into_any_place(large):
+    from engine import target
+    from engine.kernels.program import Program
+    large(True)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(SERIAL_BELOW + 3).astype(np.float32)
+    for offset in (0, 1, 5):
+        held = np.full(x.size + 32, 7, np.float32)
+        out = held[offset:offset + x.size]
+        program = Program(target.cpu)
+        call = program.add(TABLE["add"], [x, x], [out], {})
+        assert call.arrangement.tasks == threads.get() and call.arrangement.work[0].size == threads.get() * stream.BLOCK
+        program.run()
+        np.testing.assert_array_equal(out, x + x)
+        assert (held[:offset] == 7).all() and (held[offset + x.size:] == 7).all()
+
+
+def test_only_what_no_cache_keeps_is_streamed():
+    from engine.kernels.op import Spec
+    small, large_ = Spec((1000,), np.dtype("f4")), Spec((1 << 30,), np.dtype("f4"))
+    assert not stream.streams([small], [small]) and stream.streams([large_], [large_])
