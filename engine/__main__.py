@@ -14,7 +14,8 @@ def info(arguments):
 
     from engine import target, version
     from engine.kernels import TABLE
-    from engine.kernels.entry import cache_folder, threads
+    from engine.kernels.cache import cache_folder
+    from engine.kernels.entry import threads
     from engine.kernels.simd import host
     _, processor, _ = cpu_target.target_context.codegen().magic_tuple()
     vectors = (f"{host.VECTOR_BYTES * 8} bits, tiles of {host.ROWS} x 2 of them; caches "
@@ -149,7 +150,7 @@ def warm(arguments):
 
     from engine import progress, target
     from engine.kernels import TABLE
-    from engine.kernels.entry import cache_folder
+    from engine.kernels.cache import cache_folder
     names = sorted(TABLE) if not arguments.ops else arguments.ops
     started = time.perf_counter()
     chosen = target.choose(arguments.target)

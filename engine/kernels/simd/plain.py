@@ -165,3 +165,15 @@ def tile_map2(acc, f, other):
 def by_rows(function, rows, first, last, arguments):
     if rows in HEIGHTS and first <= rows <= last:
         function(rows, *arguments)
+
+
+def unit(function):
+    return function
+
+
+def hook(function, call, f, g):
+    return lambda *arguments: function(*arguments, f, g)
+
+
+def call_hook(function, call):
+    function(*call)
