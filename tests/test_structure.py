@@ -19,7 +19,7 @@ ROWS = (
     ("runtime",),
     ("graph",),
     ("kernels",),
-    ("target", "progress"),
+    ("target", "transfers", "progress"),
     ("settings", "errors", "version"),
 )
 
