@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from numba import config
 
 from engine import target as targets
 from engine.graph import Graph
@@ -164,6 +165,7 @@ def test_steps_compute_with_the_inputs_that_they_were_given(late, monkeypatch):
     np.testing.assert_array_equal(plan.fetch("z"), np.full((5, 7), 5))
 
 
+@pytest.mark.skipif(config.ENABLE_CUDASIM, reason="the simulator launches nothing")
 def test_a_step_is_launched_again_without_numba_looking_at_its_arguments(monkeypatch):
     """The last call before the driver is made again as it was, in order, by both packages' names for it."""
     from numba.cuda import dispatcher

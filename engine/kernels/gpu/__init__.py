@@ -118,9 +118,9 @@ class _Launcher:
         jit = target.cuda.module.jit
         if target.cuda.simulated:            # it knows no options
             return jit(self.function)
-        prepared.last_step()
         options = dict(self.options)
         target.cuda.demand(options.pop("capability", (0, 0)), self.function.__name__)
+        prepared.last_step()
         return jit(**options)(self.function)
 
 
