@@ -12,6 +12,7 @@ import numpy as np
 
 from engine import settings
 from engine.errors import TargetError, unknown
+from engine.transfers import AtOnce, Stream
 
 ALIGNMENT = 64                               # bytes: a cache line, and the longest vector
 DEVICE_ALIGNMENT = 256                       # bytes: where a GPU's allocations begin
@@ -66,12 +67,29 @@ class Cpu:
 
 
 class Cuda:
-    """A GPU (or the CUDA simulator): arrays are numba device arrays."""
+    """A GPU (or the CUDA simulator): arrays are numba device arrays.
+
+    work, copies   the streams in which kernels run and in which conveyors copy (see `engine.transfers`)
+    """
     name = "cuda"
 
     def __init__(self):
         self._module, self._absent = None, None
-        self._looked = False
+        self._looked, self._streams = False, {}
+        self._lock = threading.Lock()
+
+    def _stream(self, name):
+        with self._lock:
+            if name not in self._streams:
+                self._streams[name] = AtOnce(self.copy) if self.simulated else Stream(self.module)
+            return self._streams[name]
+
+    work = property(lambda self: self._stream("work"))
+    copies = property(lambda self: self._stream("copies"))
+
+    def page_locked(self, size):
+        """`size` bytes of the host that a copy to the GPU need not touch with the processor."""
+        return self.module.pinned_array(size, np.uint8)
 
     @property
     def module(self):
@@ -126,7 +144,12 @@ class Cuda:
         return hasattr(array, "copy_to_host")
 
     def empty(self, size):
-        return self.module.to_device(np.zeros(max(size, 1), np.uint8))
+        return self._placed(np.zeros(max(size, 1), np.uint8))
+
+    def _placed(self, array):
+        made = self.module.to_device(array, stream=self.work.handle)
+        self.work.synchronize()              # the host's memory may be used again
+        return made
 
     def part(self, memory, offset, shape, dtype):
         dtype = np.dtype(dtype)
@@ -135,24 +158,28 @@ class Cuda:
 
     def place(self, array):
         array = np.asarray(array, order="C")       # ascontiguousarray would make () into (1,)
-        self._count("to", array.nbytes)
-        return self.module.to_device(array)
+        self.count("to", array.nbytes)
+        return self._placed(array)
 
     def fetch(self, array):
-        self._count("from", array.nbytes)
-        return array.copy_to_host()
+        self.count("from", array.nbytes)
+        found = array.copy_to_host(stream=self.work.handle)
+        self.work.synchronize()
+        return found
 
     def fill(self, destination, source):
         source = np.asarray(source, order="C")
-        self._count("to", source.nbytes)
-        destination.copy_to_device(source)
+        self.count("to", source.nbytes)
+        destination.copy_to_device(source, stream=self.work.handle)
+        self.work.synchronize()
 
     def copy(self, destination, source):
         if destination.size:                 # numba disagrees with itself on the strides of nothing
-            destination.copy_to_device(source)           # from device memory: no crossing
+            destination.copy_to_device(source, stream=self.work.handle)      # from device memory: no crossing
 
     @staticmethod
-    def _count(way, size):
+    def count(way, size):
+        """Enters a copy between host and device for `crossings`."""
         count = crossings()
         count[way] += 1
         count["bytes"] += size
@@ -201,6 +228,14 @@ class CudaEmulated(Cuda):
     def __init__(self):
         super().__init__()
         self._looked_for = None
+        self._streams = {name: AtOnce(self._move) for name in ("work", "copies")}
+
+    @staticmethod
+    def _move(destination, source):
+        np.copyto(destination.memory, source.memory if isinstance(source, EmulatedArray) else source)
+
+    def page_locked(self, size):
+        return np.zeros(size, np.uint8)
 
     def _looks(self):
         if self._looked_for is None:
@@ -250,12 +285,12 @@ class CudaEmulated(Cuda):
         return made
 
     def fetch(self, array):
-        self._count("from", array.nbytes)
+        self.count("from", array.nbytes)
         return array.memory.copy()
 
     def fill(self, destination, source):
         source = np.asarray(source, order="C")
-        self._count("to", source.nbytes)
+        self.count("to", source.nbytes)
         np.copyto(destination.memory, source)
 
     def copy(self, destination, source):

@@ -50,7 +50,7 @@ def test_only_the_batch_and_the_loss_cross(blobs, target):
     before = dict(targets.crossings())
     made.train_step(x[:16], y[:16])
     after = targets.crossings()
-    assert after["to"] - before["to"] == 4 and after["from"] - before["from"] <= 2    # x, y, weights, rate; loss, step
+    assert after["to"] - before["to"] == 1 and after["from"] - before["from"] <= 2    # all inputs at once; loss, step
 
 
 def test_predict_and_files_move_between_targets(blobs, tmp_path, target):

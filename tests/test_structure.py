@@ -20,7 +20,7 @@ ROWS = (
     ("runtime",),
     ("graph",),
     ("kernels",),
-    ("target", "progress"),
+    ("target", "transfers", "progress"),
     ("settings", "errors", "version"),
 )
 

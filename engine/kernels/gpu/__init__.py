@@ -23,6 +23,8 @@ import numpy as np
 from engine import target
 from engine.kernels.emulator import emulate
 from engine.kernels.formula import Formula
+from engine.kernels.gpu import prepared
+from engine.kernels.gpu.prepared import recorded
 from engine.kernels.gpu.unroll import expand, unrolled
 from engine.kernels.gpu.words import (
     Word,
@@ -50,8 +52,8 @@ from engine.kernels.gpu.words import (
 
 __all__ = ["THREADS", "bits_of", "block_anew", "blocks", "copy_async", "copy_commit", "copy_wait", "cuda", "device",
            "device_in", "float_of", "fours", "is_aligned", "kernel", "kernel_of", "ldmatrix",
-           "ldmatrix_turned", "load1", "load4", "mma_bfloat16", "mma_float16", "shared_array", "shuffle_xor",
-           "store1", "store4", "thread_anew", "unrolled", "warp_max", "warp_sum"]
+           "ldmatrix_turned", "load1", "load4", "mma_bfloat16", "mma_float16", "recorded", "shared_array",
+           "shuffle_xor", "store1", "store4", "thread_anew", "unrolled", "warp_max", "warp_sum"]
 
 THREADS = 128                                # threads of a block, where nothing else decides it
 
@@ -95,11 +97,19 @@ class _Launcher:
         self.function, self.options, self._made = function, options, {}
 
     def __getitem__(self, grid):
-        return lambda *arguments: self._for(arguments)[grid](*arguments)
+        return lambda *arguments: self._launch(grid, arguments)
 
-    def _for(self, arguments):
+    def _launch(self, grid, arguments):
         emulated = target.cuda_emulated
-        key = (emulated.check, emulated.race) if any(map(emulated.owns, arguments)) else "gpu"
+        if any(map(emulated.owns, arguments)):
+            self._for((emulated.check, emulated.race))[grid](*arguments)
+        else:
+            self._for("gpu")[(*grid, target.cuda.work.handle)](*arguments)
+            if not target.cuda.simulated:
+                return                       # what Numba made of it is noted by `prepared`
+        prepared.note(functools.partial(self._launch, grid, arguments))
+
+    def _for(self, key):
         if key not in self._made:
             self._made[key] = self._compiled() if key == "gpu" else emulate(self.function, *key)
         return self._made[key]
@@ -110,6 +120,7 @@ class _Launcher:
             return jit(self.function)
         options = dict(self.options)
         target.cuda.demand(options.pop("capability", (0, 0)), self.function.__name__)
+        prepared.last_step()
         return jit(**options)(self.function)
 
 
