@@ -137,7 +137,8 @@ def test_what_an_embedding_refuses():
     model = Sequential([Embedding(20, 8), Flatten()])
     x, _ = sentences()
     for wrong, sentence in ((x + 13, r"embedding: expected indices from 0 to 19 \(vocab=20\), got"),
-                            (x - 1, "got -1 at"), (x + 0.5, "takes indices: expected whole numbers in x"), (x * np.nan, "whole numbers")):
+                            (x - 1, "got -1 at"), (x + 0.5, "takes indices: expected whole numbers in x"),
+                            (x * np.nan, "whole numbers")):
         with pytest.raises(DataError, match=sentence):
             model.predict(wrong)
     with pytest.raises(DataError, match="an Embedding has to be the first layer"):

@@ -12,7 +12,7 @@ from engine.graph import Graph, gradients
 from engine.kernels import TABLE, entry
 from engine.kernels.attention import cpu as attention_cpu
 from engine.kernels.recurrent import cpu as recurrent_cpu
-from engine.network import Network, name_layers
+from engine.network import Names, Network
 from engine.runtime import Plan
 
 RNG = np.random.default_rng(11)
@@ -20,11 +20,11 @@ RNG = np.random.default_rng(11)
 
 def outputs_and_gradients(layer, x, weights, dy, training=True):
     """y, dx and {weight: gradient} of one layer, of sum(dy y); weights by name, as arrays of x's dtype."""
-    name_layers([layer])
+    Names().add([layer])
     network, graph = Network([layer], x.shape[1:]), Graph()
     feed, counter = graph.feed("x", x.shape, x.dtype), graph.feed("counter", (2,), np.dtype("int64"))
     values = {w.name: graph.parameter(w.name, w.weight.shape, x.dtype) for w in network.weights}
-    y, _ = network.add_to(graph, feed, values, training, counter)
+    y, _, _ = network.add_to(graph, feed, values, training, counter)
     wrt = [feed, *values.values()]
     found = gradients(graph, {y: graph.constant(dy.astype(x.dtype))}, wrt)
     graph.outputs.update({"y": y, **{f"d{v.name}": d for v, d in zip(wrt, found)}})

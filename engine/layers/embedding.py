@@ -7,9 +7,9 @@ from engine.layers.layer import Layer, Weight, register
 
 @register
 class Embedding(Layer):
-    """y (n, ..., dim) = the rows of a trained table (vocab, dim) that the indices x (n, ...) name. A model's first layer.
+    """y (n, ..., dim) = the rows of a trained table (vocab, dim) that the indices x (n, ...) name.
 
-    x holds whole numbers from 0 to vocab - 1 (int64, or what converts to it without loss). A model refuses others; in
+    It is a model's first layer. x holds whole numbers from 0 to vocab - 1 (int64, or what converts to it without loss). A model refuses others; in
     a graph of one's own their rows are NaN, as for labels that are no class.
 
     >>> model = engine.Sequential([engine.Embedding(1000, 16), engine.GlobalAvgPool(), engine.Dense(2)])
