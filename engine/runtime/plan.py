@@ -60,8 +60,8 @@ class Plan:
             if value.kind == "feed" and value not in self._places and value.name not in self._own:
                 self._feeds[value.name] = size
                 size += -(-value.spec.nbytes // targets.DEVICE_ALIGNMENT) * targets.DEVICE_ALIGNMENT
-        if size:
-            block = self.target.empty(size)
+        if self._feeds:
+            block = self.target.empty(max(size, 1))
             self._conveyor = Conveyor(self.target, block)
             for name, offset in self._feeds.items():
                 value = self.graph.values[name]

@@ -4,6 +4,7 @@
     matmul_sums      c (m, n) = op(A) op(B),   s (n,) = sum_k op(B)[k, n]        dw = x^T dz and db = sum(dz) at once
 """
 import functools
+from dataclasses import replace
 
 from engine.kernels.formula import Formula
 from engine.kernels.matmul import DENSE, LINEAR, MATMUL, cpu, cuda, dense_shapes, matmul_cost, matmul_shapes
@@ -120,7 +121,7 @@ def sums_arrange(inputs, outputs, attributes, threads):
 
 def sums_grad(graph, node, dc, ds):
     a, b = node.inputs
-    da, db = MATMUL.grad(graph, node, dc) if dc is not None else (None, None)
+    da, db = MATMUL.grad(graph, replace(node, op=MATMUL), dc) if dc is not None else (None, None)
     if ds is not None:
         rows = graph.add("reshape", ds, shape=(ds.size, 1) if node.attributes["transpose_b"] else (1, ds.size))
         spread = graph.add("broadcast_to", rows, shape=b.shape)
