@@ -44,7 +44,7 @@ def test_every_tile_in_every_form(target, tile, ta, tb, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("ta,tb", FORMS)
 def test_products_of_a_batch_in_every_form(target, ta, tb, monkeypatch):
-    """More products than the grid's second axis is told to have: a block takes several."""
+    """More products than the grid's second axis is told to have: several launches."""
     monkeypatch.setattr(products, "MOST_BLOCKS", 2)
     for count, m, k, n in ((5, 33, 20, 37), (3, 1, 40, 64), (2, 8, 0, 3)):
         a = RNG.standard_normal((count, k, m) if ta else (count, m, k)).astype(np.float32)

@@ -106,18 +106,17 @@ def _product(epilogue, f, tile, turned_a, turned_b):
 
 @tiled
 def _batched(tile, turned_a, turned_b):
-    """c[i] = op(a[i]) op(b[i]); the grid's second axis goes through the products"""
+    """c[i] = op(a[i]) op(b[i]) for i from `first` on, one for each place of the grid's second axis"""
     accumulate, locate = accumulator(tile, turned_a, turned_b), locator(tile)
     write, values = writer(tile, PLAIN), tile.high * tile.wide
 
-    def product_batch(a, b, c):
-        sums = cuda.local.array(values, a.dtype)
+    def product_batch(a, b, first, c):
+        sums, which = cuda.local.array(values, a.dtype), first + cuda.blockIdx.y
         m, n = int32(c.shape[1]), int32(c.shape[2])
         first_row, first_column, ty, tx = locate(m, n, cuda.blockIdx.x, cuda.threadIdx.x)
-        for which in range(cuda.blockIdx.y, c.shape[0], cuda.gridDim.y):
-            accumulate(a[which], b[which], first_row, first_column, int32(0),
-                       int32(a.shape[1] if turned_a else a.shape[2]), ty, tx, sums, sums)
-            write(sums, 0, 0, first_row, first_column, ty, tx, c[which])
+        accumulate(a[which], b[which], first_row, first_column, int32(0),
+                   int32(a.shape[1] if turned_a else a.shape[2]), ty, tx, sums, sums)
+        write(sums, 0, 0, first_row, first_column, ty, tx, c[which])
     return product_batch
 
 
@@ -243,7 +242,8 @@ def batched_matmul(a, b, transpose_a, transpose_b, c):
     count, m, n = c.shape
     tile = batched_tile(count, m, n, c.dtype)
     made = _batched(tile, bool(transpose_a), bool(transpose_b), c.dtype)
-    made[(tile_count(m, n, tile), min(count, MOST_BLOCKS)), tile.threads](a, b, c)
+    for first in range(0, count, MOST_BLOCKS):
+        made[(tile_count(m, n, tile), min(count - first, MOST_BLOCKS)), tile.threads](a, b, first, c)
 
 
 def dense(x, w, bias, f, y, *parts):
