@@ -15,10 +15,11 @@ bits do not depend on blocking, tasks or threads.
 """
 from engine.kernels.conv.depthwise import depthwise, depthwise_input_gradient, depthwise_weight_gradient
 from engine.kernels.conv.patches import patches
-from engine.kernels.conv.winograd import convolve_tiles, sum_tiles, weight_tiles, weights_of_sums
+from engine.kernels.conv.winograd import convolve_tiles, greater, sum_tiles, weight_tiles, weights_of_sums
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
 from engine.kernels.matmul.tiles import (
     AHEAD,
+    TALL,
     WIDE,
     copy_transposed,
     finish,
@@ -26,8 +27,9 @@ from engine.kernels.matmul.tiles import (
     least,
     narrow_strip,
     padded,
+    tiles,
 )
-from engine.kernels.simd import lanes_of, part, pointer, tile, tile_load, tile_store
+from engine.kernels.simd import ROWS, by_rows, lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import span
 
 PRODUCT, DEPTHWISE, WINOGRAD = 0, 1, 2       # the ways of a convolution
@@ -359,6 +361,45 @@ def transpose_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned
 
 
 @part
+def tall_strip(rows, cols, steps, left, right, out, start):
+    """As `narrow_strip`, of tall tiles only: rows are a multiple of 4, from TALL on."""
+    a, a_row, a_col = left
+    b, ldb = right
+    c, ldc = out
+    before, before_row, before_col = start
+    i = 0
+    while i < rows:
+        height = ROWS if rows - i == ROWS or rows - i >= ROWS + TALL else TALL
+        by_rows(tiles, height, TALL, ROWS, (1, 1, steps, cols, (a + i * a_row, a_row, a_col), (b, ldb, 0),
+                                            (c + i * ldc, ldc), (before + i * before_row, before_row, before_col),
+                                            (b + AHEAD * ldb, ldb, 0), None, 0))
+        i += height
+
+
+@part
+def narrow_weights(k0, rows, columns, pixels, image, window, grid, right, out, work, zero, kc):
+    """As `weights_of_group` for few columns: tiles of one vector, which are slow when they are low, so rows are filled
+    up with what lies behind them and sums kept aside."""
+    dy, ldb = right
+    dw, ldc = out
+    lanes = lanes_of(dy)
+    ld, most = distance(rows, lanes), greater(TALL, padded(rows, 4))
+    sums, held = work, work + (padded(most * columns, lanes) + lanes)
+    for i in range(0, pixels, kc):
+        steps = least(kc, pixels - i)
+        patches(image, window, grid, i, steps, k0, rows, held, ld)
+        for j in range(0, columns, lanes):
+            before, before_row, before_col = sums + j, columns, 1
+            if i == 0:
+                before, before_row, before_col = zero
+            tall_strip(most, least(lanes, columns - j), steps, (held, 1, ld), (dy + (i * ldb + j), ldb),
+                       (sums + j, columns), (before, before_row, before_col))
+    for row in range(rows):
+        for j in range(columns):
+            dw[(k0 + row) * ldc + j] = sums[row * columns + j] if pixels > 0 else zero[0][0]
+
+
+@part
 def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out, work, zero, kc, mc, ns, pack, gather):
     """Rows k0 .. k0 + rows - 1 of dw, `columns` of them: the sum over all pixels, a block of them at a time."""
     dy, ldb = right
@@ -416,6 +457,11 @@ def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, s
     together = s if dw == 1 and groups == 1 else 1
     window = (s, channels, together, sh, sw, top, left, dh, dw)
     for group in range(groups):
+        if gather and columns < 2 * lanes:
+            at = group * n + j
+            narrow_weights(i, rows, columns, number * p * q, (pointer(x) + group * channels, h, width, c), window,
+                           (p, q), (pointer(dy) + at, o), (pointer(dweights) + at, o), own + WIDE * lanes, zero, kc)
+            continue
         for first in range(0, columns, ns * 2 * lanes):
             at = group * n + j + first
             weights_of_group(i, rows, least(ns * 2 * lanes, columns - first), number * p * q,

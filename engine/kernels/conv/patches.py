@@ -54,10 +54,15 @@ def run_inside(count, src, step, begin, values, dst, ld):
 @part
 def run_at_edge(count, line, size, step, begin, values, dst, ld):
     """As `run_inside` where the run leaves the image's line of `size` values: zeros stand for what is outside."""
+    one, lanes = tile(1, 1, dst), lanes_of(dst)
     for i in range(count):
         to, place = dst + i * ld, begin + i * step
         low = clamp(-place, 0, values)
         high = clamp(size - place, low, values)
+        if values <= lanes:
+            tile_store(one, to, 0)
+            tile_store(tile_load(one, line + (place + low), 0, high - low), to + low, 0)
+            continue
         zero_values(to, low)
         copy_values(line + (place + low), to + low, high - low)
         zero_values(to + high, values - high)
