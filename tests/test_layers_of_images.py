@@ -1,4 +1,7 @@
 """Norm, resize, padding and embedding layers: like PyTorch, the same bits for any number of threads, clear refusals."""
+import doctest
+import importlib
+
 import numpy as np
 import pytest
 from layer_parity import against_torch, run_layer
@@ -137,12 +140,23 @@ def test_what_an_embedding_refuses():
     model = Sequential([Embedding(20, 8), Flatten()])
     x, _ = sentences()
     for wrong, sentence in ((x + 13, r"embedding: expected indices from 0 to 19 \(vocab=20\), got"),
-                            (x - 1, "got -1 at"), (x + 0.5, "takes indices: expected whole numbers in x"), (x * np.nan, "whole numbers")):
+                            (x - 1, "got -1 at"),
+                            (x + 0.5, "takes indices: expected whole numbers in x"), (x * np.nan, "whole numbers")):
         with pytest.raises(DataError, match=sentence):
             model.predict(wrong)
     with pytest.raises(DataError, match="an Embedding has to be the first layer"):
         Sequential([Dense(4), Embedding(5, 2)]).predict(np.zeros((2, 4)))
     assert np.isnan(TABLE["gather"](np.zeros((3, 2)), np.array([3]))).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adaptive_avg_pool", "avg_pool", "batch_norm", "embedding", "global_avg_pool",
+                                  "global_max_pool", "group_norm", "instance_norm", "layer_norm", "lrn", "max_pool",
+                                  "reflection_padding2d", "rms_norm", "up_sampling2d", "zero_padding2d"])
+def test_examples(name):
+    module = importlib.import_module(f"engine.layers.{name}")
+    found = doctest.testmod(module, extraglobs={"np": np, "engine": engine})
+    assert found.attempted and not found.failed
 
 
 @pytest.mark.parametrize("make,error,sentence", [

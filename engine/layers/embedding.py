@@ -7,10 +7,10 @@ from engine.layers.layer import Layer, Weight, register
 
 @register
 class Embedding(Layer):
-    """y (n, ..., dim) = the rows of a trained table (vocab, dim) that the indices x (n, ...) name. A model's first layer.
+    """y (n, ..., dim) = the rows of a trained table (vocab, dim) that the indices x (n, ...) name. Has to come first.
 
     x holds whole numbers from 0 to vocab - 1 (int64, or what converts to it without loss). A model refuses others; in
-    a graph of one's own their rows are NaN, as for labels that are no class.
+    a graph of one's own they give rows of NaN, as labels do that are no class.
 
     >>> model = engine.Sequential([engine.Embedding(1000, 16), engine.GlobalAvgPool(), engine.Dense(2)])
     >>> model.predict(np.array([[3, 14, 15], [9, 2, 6]])).shape
