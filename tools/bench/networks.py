@@ -143,6 +143,7 @@ def inference_row(title, name, size, threads, profile):
     sides = {"ours": ours, **({"onnxruntime": exported} if exported else {})}
     for kind, memory in formats().items():
         sides[kind] = torch_prediction(twin(model).eval(), x, memory)
+    ours()
     want, got = sides["torch nchw"]().numpy(), plan.fetch("prediction")
     assert np.abs(want - got).max() < 1e-3 * np.abs(want).max(), "both compute the same"
     return _row(title, sides, threads, absent)

@@ -22,6 +22,7 @@ import math
 from engine.kernels.activation import Activation
 from engine.kernels.conv import cpu, cuda
 from engine.kernels.conv.blocking import (
+    NEAR,
     Blocking,
     pays_winograd,
     plan_product,
@@ -189,7 +190,8 @@ def weight_gradient_arrange(inputs, outputs, attributes, threads):
         tiles = dy[0] * -(-dy[1] // 4) * -(-dy[2] // 4)
         tasks, work, numbers = plan_winograd_weights(tiles, k, dy[3], dw.dtype, threads)
     else:
-        way, gather = cpu.PRODUCT, not is_matrix(x, dw.shape, dy, attributes)
+        way = cpu.PRODUCT
+        gather = not is_matrix(x, dw.shape, dy, attributes) or x[3] * dw.dtype.itemsize > NEAR
         tasks, work, numbers = plan_weights(math.prod(dw.shape[:3]), dy[3] // groups, pixels, gather, dw.dtype, threads,
                                             groups)
         work = Spec((0,), dw.dtype), *work

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.kernels.conv.winograd import OUT, PLACES, SIDE, TAPS
 from engine.kernels.matmul.blocking import SERIAL_BELOW, ceil, least, near_equal, up
-from engine.kernels.matmul.tiles import WIDE
+from engine.kernels.matmul.tiles import TALL, WIDE
 from engine.kernels.op import Spec
 from engine.kernels.simd import ROWS, cache_bytes, lanes
 
@@ -25,6 +25,8 @@ PACKED_FROM = 160                            # rows of a task from which a copy 
 LONGEST = 4096                               # bytes of a k block
 FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and outputs computed for each one that is there
 FEWEST_SUMMED, MOST_SUMMED = 96, 384          # tiles of a block of a gradient: where its sums stay in L2, where not
+WIDEST = 8                                   # strips of a gradient's columns that are summed together
+NEAR = 256                                   # bytes from pixel to pixel up to which the image is read in place
 SLICE = 16                                   # panels of a gradient's rows that are gathered together
 
 
@@ -50,16 +52,16 @@ def plan_product(m, n, k, gather, scatter, dtype, threads, groups=1):
     rows, columns = ceil(m, m_tasks), ceil(strips, n_tasks) * width
     pack = rows >= PACKED_FROM and k * n * size > l2 // 4
     kc = near_equal(k, LONGEST // size if pack else max(128, min(LONGEST // size, l2 // 4 // (n * size))))
-    mc = near_equal(rows, max(4 * ROWS, l2 * 3 // 8 // (kc * size)) // ROWS * ROWS) if gather else 42 * ROWS
-    mc = up(mc, ROWS)
+    fit = max(l2 * 3 // 8 // (kc * size) if kc * size >= 1024 else 0, l2 // 4 // ((kc + min(n, 512)) * size))
+    mc = up(near_equal(rows, max(4 * ROWS, fit // ROWS * ROWS)), ROWS) if gather else 42 * ROWS
     ns = min(ceil(strips, n_tasks), max(1, l2 * 3 // 8 // (kc * width * size)))
     values = WIDE * lanes(dtype)
     if pack:
         values += ceil(strips, n_tasks) * ceil(k, kc) * kc * width + width * lanes(dtype)
     if gather:
-        values += min(mc, up(rows, ROWS)) * distance(kc, dtype) + WIDE * lanes(dtype)
+        values += mc * distance(kc, dtype) + WIDE * lanes(dtype)
     if scatter:
-        values += min(mc, up(rows, ROWS)) * columns + width
+        values += mc * columns + width
     tasks = m_tasks * n_tasks
     return tasks, (Spec((tasks * values,), dtype),), Blocking(kc, mc, ns, int(pack), int(gather), m_tasks)
 
@@ -72,15 +74,20 @@ def plan_weights(m, n, k, gather, dtype, threads, groups=1):
     strips = max(1, ceil(n, width))
     n_tasks = tasks if m < 2 * ROWS * tasks and strips >= tasks else 1
     m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
-    mc = near_equal(ceil(m, m_tasks), SLICE * ROWS)
-    mc = up(mc, ROWS)
-    kc = near_equal(k, max(64, l2 * 3 // 4 // ((min(n, 4 * width) + mc) * size)))
-    ns = min(ceil(strips, n_tasks), max(1, l2 * 3 // 8 // (kc * width * size)))
-    values = WIDE * lanes(dtype)
+    mc = up(near_equal(ceil(m, m_tasks), SLICE * ROWS), ROWS)
+    if n < width and gather:                 # all rows of a task at once
+        mc = up(ceil(m, m_tasks), 4) + 4
+    ns = min(ceil(strips, n_tasks), WIDEST)
+    kc = near_equal(k, max(64, l2 * 5 // 8 // ((ns * width + mc) * size)))
+    # the first panel that copies has to be a tall one
+    pack = ceil(m, m_tasks) >= 5 * ROWS and mc >= 4 * ROWS and n >= 4 * width and kc >= ROWS
+    values = WIDE * lanes(dtype) + (ns * kc * width + width * lanes(dtype)) * pack
+    if n < width and gather:
+        values += (mc + TALL) * n + 2 * width
     if gather:
         values += kc * distance(mc, dtype) + WIDE * lanes(dtype)
     tasks = m_tasks * n_tasks
-    return tasks, (Spec((tasks * values,), dtype),), Blocking(kc, mc, ns, 0, int(gather), m_tasks)
+    return tasks, (Spec((tasks * values,), dtype),), Blocking(kc, mc, ns, int(pack), int(gather), m_tasks)
 
 
 def plan_winograd(tiles, k, n, dtype, threads):

@@ -15,10 +15,11 @@ bits do not depend on blocking, tasks or threads.
 """
 from engine.kernels.conv.depthwise import depthwise, depthwise_input_gradient, depthwise_weight_gradient
 from engine.kernels.conv.patches import patches
-from engine.kernels.conv.winograd import convolve_tiles, sum_tiles, weight_tiles, weights_of_sums
+from engine.kernels.conv.winograd import convolve_tiles, greater, sum_tiles, weight_tiles, weights_of_sums
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
 from engine.kernels.matmul.tiles import (
     AHEAD,
+    TALL,
     WIDE,
     copy_transposed,
     finish,
@@ -26,8 +27,9 @@ from engine.kernels.matmul.tiles import (
     least,
     narrow_strip,
     padded,
+    tiles,
 )
-from engine.kernels.simd import lanes_of, part, pointer
+from engine.kernels.simd import ROWS, by_rows, lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import span
 
 PRODUCT, DEPTHWISE, WINOGRAD = 0, 1, 2       # the ways of a convolution
@@ -50,6 +52,7 @@ def block_of_tiles(rows, n, steps, left, right, out, start, f, last, strips_at_o
     lanes = lanes_of(c)
     width = 2 * lanes
     full = n // width
+    together = n == ldc and full <= strips_at_once           # f of everything in one go, while it is in the cache
     for s in range(0, full, strips_at_once):
         j, count = s * width, least(strips_at_once, full - s)
         of, ahead, copy = (b + j, ldb, width), AHEAD * ldb, 0
@@ -59,14 +62,16 @@ def block_of_tiles(rows, n, steps, left, right, out, start, f, last, strips_at_o
             of, ahead = (packed + s * packed_strip, width, packed_strip), WIDE * AHEAD * width
         since = before + j * before_col, before_row, before_col
         full_strips(rows, count, steps, left, of, (c + j, ldc), since, ahead, packed + s * packed_strip, copy)
-        if last:
+        if last and not together:
             finish(rows, count * width, c + j, c + j, ldc, f, None)
     for j in range(full * width, n, lanes):
         cols = least(lanes, n - j)
         narrow_strip(rows, cols, steps, left, (b + j, ldb, 0), (c + j, ldc),
                      (before + j * before_col, before_row, before_col))
-        if last:
+        if last and not together:
             finish(rows, cols, c + j, c + j, ldc, f, None)
+    if last and together:
+        finish(1, rows * n, c, c, 0, f, None)
 
 
 @part
@@ -74,12 +79,16 @@ def scatter(first, rows, n, grid, src, place):
     """Rows of src, n values each, to the pixels of an output whose grid is spread over a larger image."""
     y, h, w, c, row, column, step_h, step_w = place
     p, q = grid
-    for i in range(rows):
-        pixel = first + i
-        number, rest = pixel // (p * q), pixel % (p * q)
-        to = y + ((number * h + row + rest // q * step_h) * w + column + rest % q * step_w) * c
-        for j in range(n):
-            to[j] = src[i * n + j]
+    one, lanes, done = tile(1, 1, y), lanes_of(y), 0
+    while done < rows:
+        line, j = (first + done) // q, (first + done) % q
+        count = least(q - j, rows - done)
+        to = y + ((line // p * h + row + line % p * step_h) * w + column + j * step_w) * c
+        for i in range(count):
+            for k in range(0, n, lanes):
+                found = tile_load(one, src + ((done + i) * n + k), 0, n - k)
+                tile_store(found, to + (i * step_w * c + k), 0, n - k)
+        done += count
 
 
 @part
@@ -352,11 +361,52 @@ def transpose_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned
 
 
 @part
-def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out, work, zero, kc, mc, ns, gather):
+def tall_strip(rows, cols, steps, left, right, out, start):
+    """As `narrow_strip`, of tall tiles only: rows are a multiple of 4, from TALL on."""
+    a, a_row, a_col = left
+    b, ldb = right
+    c, ldc = out
+    before, before_row, before_col = start
+    i = 0
+    while i < rows:
+        height = ROWS if rows - i == ROWS or rows - i >= ROWS + TALL else TALL
+        by_rows(tiles, height, TALL, ROWS, (1, 1, steps, cols, (a + i * a_row, a_row, a_col), (b, ldb, 0),
+                                            (c + i * ldc, ldc), (before + i * before_row, before_row, before_col),
+                                            (b + AHEAD * ldb, ldb, 0), None, 0))
+        i += height
+
+
+@part
+def narrow_weights(k0, rows, columns, pixels, image, window, grid, right, out, work, zero, kc):
+    """As `weights_of_group` for few columns: tiles of one vector, which are slow when they are low, so rows are filled
+    up with what lies behind them and sums kept aside."""
+    dy, ldb = right
+    dw, ldc = out
+    lanes = lanes_of(dy)
+    ld, most = distance(rows, lanes), greater(TALL, padded(rows, 4))
+    sums, held = work, work + (padded(most * columns, lanes) + lanes)
+    for i in range(0, pixels, kc):
+        steps = least(kc, pixels - i)
+        patches(image, window, grid, i, steps, k0, rows, held, ld)
+        for j in range(0, columns, lanes):
+            before, before_row, before_col = sums + j, columns, 1
+            if i == 0:
+                before, before_row, before_col = zero
+            tall_strip(most, least(lanes, columns - j), steps, (held, 1, ld), (dy + (i * ldb + j), ldb),
+                       (sums + j, columns), (before, before_row, before_col))
+    for row in range(rows):
+        for j in range(columns):
+            dw[(k0 + row) * ldc + j] = sums[row * columns + j] if pixels > 0 else zero[0][0]
+
+
+@part
+def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out, work, zero, kc, mc, ns, pack, gather):
     """Rows k0 .. k0 + rows - 1 of dw, `columns` of them: the sum over all pixels, a block of them at a time."""
     dy, ldb = right
     dw, ldc = out
-    ld = distance(mc, lanes_of(dy))
+    lanes = lanes_of(dy)
+    ld, b_strip = distance(mc, lanes), kc * 2 * lanes
+    held = work + (ns * b_strip + 2 * lanes * lanes) * pack
     i = 0
     while i == 0 or i < pixels:              # without pixels, a sum of nothing
         steps = least(kc, pixels - i)
@@ -364,13 +414,13 @@ def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out,
             count = least(mc, k0 + rows - k)
             a, a_col = image[0] + (i * image[3] + k), image[3]
             if gather:
-                patches(image, window, grid, i, steps, k, count, work, ld)
-                a, a_col = work, ld
+                patches(image, window, grid, i, steps, k, count, held, ld)
+                a, a_col = held, ld
             before, before_row, before_col = dw + k * ldc, ldc, 1
             if i == 0:
                 before, before_row, before_col = zero
             block_of_tiles(count, columns, steps, (a, 1, a_col, 0), (dy + i * ldb, ldb), (dw + k * ldc, ldc),
-                           (before, before_row, before_col), None, 0, ns, work, 0, 0)
+                           (before, before_row, before_col), None, 0, ns, work, b_strip, pack if k == k0 else 2 * pack)
         i += kc
 
 
@@ -407,10 +457,16 @@ def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, s
     together = s if dw == 1 and groups == 1 else 1
     window = (s, channels, together, sh, sw, top, left, dh, dw)
     for group in range(groups):
-        at = group * n + j
-        weights_of_group(i, rows, columns, number * p * q, (pointer(x) + group * channels, h, width, c), window, (p, q),
-                         (pointer(dy) + at, o), (pointer(dweights) + at, o), own + WIDE * lanes, zero, kc, mc, ns,
-                         gather)
+        if gather and columns < 2 * lanes:
+            at = group * n + j
+            narrow_weights(i, rows, columns, number * p * q, (pointer(x) + group * channels, h, width, c), window,
+                           (p, q), (pointer(dy) + at, o), (pointer(dweights) + at, o), own + WIDE * lanes, zero, kc)
+            continue
+        for first in range(0, columns, ns * 2 * lanes):
+            at = group * n + j + first
+            weights_of_group(i, rows, least(ns * 2 * lanes, columns - first), number * p * q,
+                             (pointer(x) + group * channels, h, width, c), window, (p, q), (pointer(dy) + at, o),
+                             (pointer(dweights) + at, o), own + WIDE * lanes, zero, kc, mc, ns, pack, gather)
 
 
 @part

@@ -40,34 +40,79 @@ def zero_values(dst, count):
 
 
 @part
+def run_inside(count, src, step, begin, values, dst, ld):
+    """dst[i * ld: + values] = src[i * step + begin: + values] for i < count; zeros up to a whole vector."""
+    one, lanes = tile(1, 1, src), lanes_of(src)
+    if values <= lanes:                      # short runs of a first layer
+        for i in range(count):
+            tile_store(tile_load(one, src + (i * step + begin), 0, values), dst + i * ld, 0)
+    else:
+        for i in range(count):
+            copy_values(src + (i * step + begin), dst + i * ld, values)
+
+
+@part
+def run_at_edge(count, line, size, step, begin, values, dst, ld):
+    """As `run_inside` where the run leaves the image's line of `size` values: zeros stand for what is outside."""
+    one, lanes = tile(1, 1, dst), lanes_of(dst)
+    for i in range(count):
+        to, place = dst + i * ld, begin + i * step
+        low = clamp(-place, 0, values)
+        high = clamp(size - place, low, values)
+        if values <= lanes:
+            tile_store(one, to, 0)
+            tile_store(tile_load(one, line + (place + low), 0, high - low), to + low, 0)
+            continue
+        zero_values(to, low)
+        copy_values(line + (place + low), to + low, high - low)
+        zero_values(to + high, values - high)
+
+
+@part
+def line_of_patches(x, h, w, c, window, i, j, count, k, kc, out, ld):
+    """As `patches` for `count` output pixels of one line, from (i, j) on; x: pointer to one image."""
+    s, channels, together, stride_h, stride_w, top, left, dilation_h, dilation_w = window
+    run, runs, done = together * channels, s // together, 0  # values of a run, runs of a kernel row
+    tap, at = k // run, k % run
+    y, column = i * stride_h - top + tap // runs * dilation_h, tap % runs
+    while done < kc:
+        values, to = least(run - at, kc - done), out + done
+        first = j * stride_w - left + column * dilation_w    # the image's column of the first pixel's run
+        if y < 0 or y >= h:
+            for pixel in range(count):
+                zero_values(to + pixel * ld, values)
+        else:
+            line = x + y * w * c
+            # pixels whose whole run is inside
+            low = clamp((stride_w - 1 - first) // stride_w, 0, count)
+            high = clamp((w - together - first + stride_w) // stride_w, low, count)
+            if together == 1:                # a channel of the run says nothing about its place in the line
+                run_inside(high - low, line + (first + low * stride_w) * c, stride_w * c, at, values, to + low * ld, ld)
+                for pixel in range(low):
+                    zero_values(to + pixel * ld, values)
+                for pixel in range(high, count):
+                    zero_values(to + pixel * ld, values)
+            else:
+                step, begin = stride_w * c, first * c + at
+                run_at_edge(low, line, w * c, step, begin, values, to, ld)
+                run_inside(high - low, line, step, begin + low * step, values, to + low * ld, ld)
+                run_at_edge(count - high, line, w * c, step, begin + high * step, values, to + high * ld, ld)
+        done, at, column = done + values, 0, column + 1
+        if column == runs:
+            y, column = y + dilation_h, 0
+
+
+@part
 def patches(image, window, grid, first, rows, k, kc, out, ld):
     """out[i * ld: i * ld + kc] = values k .. k + kc - 1 of the patch of output pixel first + i; zeros stand for what is
     outside the image. May write a vector further."""
     x, h, w, c = image
-    s, channels, together, stride_h, stride_w, top, left, dilation_h, dilation_w = window
     p, q = grid
-    run, runs = together * channels, s // together           # values of a run, runs of a kernel row
-    number, rest = first // (p * q), first % (p * q)
+    number, rest, done = first // (p * q), first % (p * q), 0
     i, j = rest // q, rest % q
-    for row in range(rows):
-        to, done = out + row * ld, 0
-        tap, at = k // run, k % run
-        y, column = i * stride_h - top + tap // runs * dilation_h, tap % runs
-        while done < kc:
-            count = least(run - at, kc - done)
-            begin = j * stride_w - left + column * dilation_w        # the image's column of the run's first value
-            low = count
-            if 0 <= y < h:
-                low = clamp(-begin * channels - at, 0, count)
-            high = clamp((w - begin) * channels - at, low, count)
-            zero_values(to + done, low)
-            copy_values(x + (((number * h + y) * w + begin) * c + at + low), to + (done + low), high - low)
-            zero_values(to + (done + high), count - high)
-            done, at, column = done + count, 0, column + 1
-            if column == runs:
-                y, column = y + dilation_h, 0
-        j += 1
-        if j == q:
-            i, j = i + 1, 0
-            if i == p:
-                number, i = number + 1, 0
+    while done < rows:
+        count = least(q - j, rows - done)
+        line_of_patches(x + number * h * w * c, h, w, c, window, i, j, count, k, kc, out + done * ld, ld)
+        done, i, j = done + count, i + 1, 0
+        if i == p:
+            number, i = number + 1, 0
