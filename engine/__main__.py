@@ -63,6 +63,7 @@ def train(arguments):
 
     import engine
     from engine import data, progress, target
+    changes = {"flip": data.augment.RandomFlip, "crop": data.augment.RandomCrop}
     engine.seed(arguments.seed)
     chosen = target.choose(arguments.target)
     progress.show(f"target: {target.why(chosen)}; {engine.threads.get()} threads")
@@ -81,7 +82,7 @@ def train(arguments):
     goal = None if arguments.until is None else engine.callbacks.Goal("val_accuracy", arguments.until)
     watched = {"validation_split": 0.1} if goal is None else {"validation_data": (x_test, y_test), "callbacks": [goal]}
     history = model.fit(x, y, batch_size=arguments.batch_size, epochs=arguments.epochs, verbose=arguments.verbose,
-                        **watched)
+                        augment=[changes[name]() for name in arguments.augment], **watched)
     loss, accuracy = model.evaluate(x_test, y_test)
     progress.show(f"\ntest loss {loss:.4f}, test accuracy {accuracy:.4f} on {len(x_test)} images")
     _confusion(np, y_test, model.predict(x_test).argmax(1))
@@ -183,6 +184,7 @@ def main(given=None):
     one.add_argument("--network", choices=("mlp", "lenet5"), default="mlp")
     one.add_argument("--hidden", type=int, nargs="*", default=[128, 64], help="units of the hidden layers")
     one.add_argument("--activation", default="relu")
+    one.add_argument("--augment", nargs="*", choices=("flip", "crop"), default=[], help="images changed by chance")
     one.add_argument("--epochs", type=int, default=40)
     one.add_argument("--batch-size", type=int, default=32)
     one.add_argument("--rate", type=float, default=2e-3, help="Adam's learning rate")

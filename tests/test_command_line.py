@@ -57,7 +57,7 @@ def test_compiling_is_announced_once_and_then_cached(cache, tmp_path):
 def test_lenet_trains_to_a_goal(cache):
     """As `./tools/demo fashion` does, on the part of the images that is always there."""
     arguments = ("-m", "engine", "train", "fashion_mnist", "--subset", "--network", "lenet5", "--epochs", "6", "--rate",
-                 "3e-3", "--decay", "cosine", "--verbose", "0")
+                 "3e-3", "--decay", "cosine", "--augment", "flip", "--verbose", "0")
     text = run(*arguments, "--until", "0.7", cache=cache).stdout
     assert "test accuracy 0.70 reached after" in text and "s of training" in text and "conv2d" in text
     text = run(*arguments, "--until", "0.99", "--epochs", "1", cache=cache).stdout
