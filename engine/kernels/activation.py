@@ -32,7 +32,7 @@ from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load
 from engine.kernels.op import Op, demand, floats, same
 from engine.kernels.simd.parts import part
 from engine.kernels.split import span
-from engine.kernels.stream import BLOCK, block_of, flat_streaming, pour, poured
+from engine.kernels.stream import block, block_of, done, flat_streaming, poured
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -221,37 +221,41 @@ ACTIVATIONS = {a.name: replace(a, truth=REFERENCES[a.name]) for a in _BUILT_IN}
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@part(disjoint=True)
+@part(disjoint=True, apart=True)
+def map_block(x, f, out):
+    for k in range(out.size):
+        out[k] = f(x[k])
+
+
+@part(disjoint=True, apart=True)
+def slope_block(dy, x, slope, dx):
+    for k in range(dx.size):
+        dx[k] = dy[k] * slope(x[k])
+
+
+@part
 def map_cpu(x, f, out, work, streamed, task, tasks):
     """out[i] = f(x[i])"""
     first, count = span(x.size, task, tasks)
     last = first + count
     while first < last:
         n = block_of(streamed, last - first)
-        to, at = (work, task * BLOCK) if streamed else (out, first)
-        at, first = max(0, at), max(0, first)
-        for k in range(n):
-            to[at + k] = f(x[first + k])
-        if streamed:
-            pour(work, at, out, first, n)
-        first += n
+        to = block(out, work, streamed, task, first, n)
+        map_block(x[first:first + n], f, to)
+        first = done(streamed, to, out, first)
     poured(streamed)
 
 
-@part(disjoint=True)
+@part
 def scale_by_slope_cpu(dy, x, slope, dx, work, streamed, task, tasks):
     """dx[i] = dy[i] * slope(x[i]); x may be the output y"""
     first, count = span(dy.size, task, tasks)
     last = first + count
     while first < last:
         n = block_of(streamed, last - first)
-        to, at = (work, task * BLOCK) if streamed else (dx, first)
-        at, first = max(0, at), max(0, first)
-        for k in range(n):
-            to[at + k] = dy[first + k] * slope(x[first + k])
-        if streamed:
-            pour(work, at, dx, first, n)
-        first += n
+        to = block(dx, work, streamed, task, first, n)
+        slope_block(dy[first:first + n], x[first:first + n], slope, to)
+        first = done(streamed, to, dx, first)
     poured(streamed)
 
 

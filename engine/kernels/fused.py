@@ -16,7 +16,7 @@ from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load
 from engine.kernels.op import Cost, Op, demand, floats, same
 from engine.kernels.simd.parts import part
 from engine.kernels.split import span
-from engine.kernels.stream import BLOCK, block_of, flat_streaming, pour, poured
+from engine.kernels.stream import block, block_of, done, flat_streaming, poured
 
 LETTERS = "abcd"                             # names of the inputs
 
@@ -95,7 +95,13 @@ class _Composed(Formula):
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@part(disjoint=True)
+@part(disjoint=True, apart=True)
+def fused1_block(a, f, numbers, out):
+    for k in range(out.size):
+        out[k] = f(a[k], *numbers)
+
+
+@part
 def fused1_cpu(a, f, *rest):
     """out[i] = f(a[i], numbers...)"""
     numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
@@ -103,17 +109,19 @@ def fused1_cpu(a, f, *rest):
     last = first + count
     while first < last:
         n = block_of(streamed, last - first)
-        to, at = (work, task * BLOCK) if streamed else (out, first)
-        at, first = max(0, at), max(0, first)
-        for k in range(n):
-            to[at + k] = f(a[first + k], *numbers)
-        if streamed:
-            pour(work, at, out, first, n)
-        first += n
+        to = block(out, work, streamed, task, first, n)
+        fused1_block(a[first:first + n], f, numbers, to)
+        first = done(streamed, to, out, first)
     poured(streamed)
 
 
-@part(disjoint=True)
+@part(disjoint=True, apart=True)
+def fused2_block(a, b, f, numbers, out):
+    for k in range(out.size):
+        out[k] = f(a[k], b[k], *numbers)
+
+
+@part
 def fused2_cpu(a, b, f, *rest):
     """out[i] = f(a[i], b[i], numbers...)"""
     numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
@@ -121,17 +129,19 @@ def fused2_cpu(a, b, f, *rest):
     last = first + count
     while first < last:
         n = block_of(streamed, last - first)
-        to, at = (work, task * BLOCK) if streamed else (out, first)
-        at, first = max(0, at), max(0, first)
-        for k in range(n):
-            to[at + k] = f(a[first + k], b[first + k], *numbers)
-        if streamed:
-            pour(work, at, out, first, n)
-        first += n
+        to = block(out, work, streamed, task, first, n)
+        fused2_block(a[first:first + n], b[first:first + n], f, numbers, to)
+        first = done(streamed, to, out, first)
     poured(streamed)
 
 
-@part(disjoint=True)
+@part(disjoint=True, apart=True)
+def fused3_block(a, b, c, f, numbers, out):
+    for k in range(out.size):
+        out[k] = f(a[k], b[k], c[k], *numbers)
+
+
+@part
 def fused3_cpu(a, b, c, f, *rest):
     """out[i] = f(a[i], b[i], c[i], numbers...)"""
     numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
@@ -139,17 +149,19 @@ def fused3_cpu(a, b, c, f, *rest):
     last = first + count
     while first < last:
         n = block_of(streamed, last - first)
-        to, at = (work, task * BLOCK) if streamed else (out, first)
-        at, first = max(0, at), max(0, first)
-        for k in range(n):
-            to[at + k] = f(a[first + k], b[first + k], c[first + k], *numbers)
-        if streamed:
-            pour(work, at, out, first, n)
-        first += n
+        to = block(out, work, streamed, task, first, n)
+        fused3_block(a[first:first + n], b[first:first + n], c[first:first + n], f, numbers, to)
+        first = done(streamed, to, out, first)
     poured(streamed)
 
 
-@part(disjoint=True)
+@part(disjoint=True, apart=True)
+def fused4_block(a, b, c, d, f, numbers, out):
+    for k in range(out.size):
+        out[k] = f(a[k], b[k], c[k], d[k], *numbers)
+
+
+@part
 def fused4_cpu(a, b, c, d, f, *rest):
     """out[i] = f(a[i], b[i], c[i], d[i], numbers...)"""
     numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
@@ -157,13 +169,9 @@ def fused4_cpu(a, b, c, d, f, *rest):
     last = first + count
     while first < last:
         n = block_of(streamed, last - first)
-        to, at = (work, task * BLOCK) if streamed else (out, first)
-        at, first = max(0, at), max(0, first)
-        for k in range(n):
-            to[at + k] = f(a[first + k], b[first + k], c[first + k], d[first + k], *numbers)
-        if streamed:
-            pour(work, at, out, first, n)
-        first += n
+        to = block(out, work, streamed, task, first, n)
+        fused4_block(a[first:first + n], b[first:first + n], c[first:first + n], d[first:first + n], f, numbers, to)
+        first = done(streamed, to, out, first)
     poured(streamed)
 
 

@@ -23,6 +23,7 @@ from engine.kernels.gpu import THREADS, blocks, cuda, device, is_aligned, kernel
 from engine.kernels.op import FLOATS, Arrangement, Op, Spec, demand, floats, integers, same, share
 from engine.kernels.simd.parts import part
 from engine.kernels.split import span
+from engine.kernels.stream import block, block_of, done, poured, streaming
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -150,26 +151,35 @@ def normal_cpu(counter, pair, mean, std, stream, out, task, tasks):
         out[i] = mean + std * drawn[i & 1]
 
 
-@part
-def dropout_cpu(x, counter, threshold, scale, stream, out, task, tasks):
-    """out[i] = x[i] * scale if word < threshold else 0"""
-    number = x.dtype.type
-    scale, zero, threshold = number(scale), number(0), np.uint64(threshold)
-    stream, step0, step1, key0, key1 = key_of(counter, stream)
-    block, start, end = block_span(out.size, task, tasks)
-    x, out = x[start:end], out[start:end]
-    whole = out.size // 4
+@part(disjoint=True, apart=True)
+def dropout_block(x, threshold, scale, first, key, out):
+    """A multiple of four values from block `first` on, and the last few of all; key as of `key_of`"""
+    zero, whole = x.dtype.type(0), out.size // 4
+    stream, step0, step1, key0, key1 = key
     for k in range(whole):
-        a, b, c, d = philox(np.uint64(block + k), stream, step0, step1, key0, key1)
+        a, b, c, d = philox(np.uint64(first + k), stream, step0, step1, key0, key1)
         # multiplied before it is asked: a product inside the condition would be a branch around a load
         v, w, y, z = x[4 * k] * scale, x[4 * k + 1] * scale, x[4 * k + 2] * scale, x[4 * k + 3] * scale
         out[4 * k] = v if a < threshold else zero
         out[4 * k + 1] = w if b < threshold else zero
         out[4 * k + 2] = y if c < threshold else zero
         out[4 * k + 3] = z if d < threshold else zero
-    words = philox(np.uint64(block + whole), stream, step0, step1, key0, key1)
+    words = philox(np.uint64(first + whole), stream, step0, step1, key0, key1)
     for i in range(4 * whole, out.size):
         out[i] = x[i] * scale if words[i & 3] < threshold else zero
+
+
+@part
+def dropout_cpu(x, counter, threshold, scale, stream, out, work, streamed, task, tasks):
+    """out[i] = x[i] * scale if word < threshold else 0"""
+    scale, threshold, key = x.dtype.type(scale), np.uint64(threshold), key_of(counter, stream)
+    block_number, first, end = block_span(out.size, task, tasks)
+    while first < end:
+        n = block_of(streamed, end - first)
+        to = block(out, work, streamed, task, first, n)
+        dropout_block(x[first:first + n], threshold, scale, block_number, key, to)
+        first, block_number = done(streamed, to, out, first), block_number + n // 4
+    poured(streamed)
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA
@@ -278,8 +288,9 @@ def arrange_normal(inputs, outputs, attributes, threads):
 
 def arrange_dropout(inputs, outputs, attributes, threads):
     size, rate = inputs[0].size, attributes["rate"]
-    return Arrangement(((size,), (2,)), ((size,),), (round((1 - rate) * 2 ** 32), 1 / (1 - rate), attributes["stream"]),
+    made = Arrangement(((size,), (2,)), ((size,),), (round((1 - rate) * 2 ** 32), 1 / (1 - rate), attributes["stream"]),
                        tasks=_tasks(size, threads))
+    return streaming(made, inputs, outputs)
 
 
 def dropout_grad(graph, node, dy):

@@ -3,14 +3,14 @@
 A store into memory that no cache holds first reads what it overwrites. When an output is so large that nobody finds it
 in a cache afterwards, that read is a third of the traffic of z = x + y, half of y = f(x). So a kernel computes a block
 of values into scratch that stays in the first-level cache, and `pour` copies the block with stores that go straight to
-memory. Small outputs are computed where they lie: one loop serves both.
+memory. Small outputs are computed where they lie, as one block.
 
-    for at, n in blocks of the task's share:
-        to, place = (work, own block) if streams else (out, at)
-        for k in range(n):
-            to[place + k] = f(x[at + k])
-        if streams:
-            pour(work, own block, out, at, n)
+    while first < last:                                  # the task's share
+        n = block_of(streamed, last - first)
+        to = block(out, work, streamed, task, first, n)
+        map_block(x[first:first + n], f, to)
+        first = done(streamed, to, out, first)
+    poured(streamed)
 """
 from engine.kernels.op import Spec, flat
 from engine.kernels.simd import (
@@ -52,10 +52,24 @@ def block_of(streamed, rest):
     return BLOCK if streamed and rest > BLOCK else rest
 
 
-@part
-def pour(work, start, out, first, count):
-    """out[first + k] = work[start + k], k < count, past the caches but for what is not a whole vector"""
-    source, to = pointer(work) + start, pointer(out) + first
+@part(forceinline=True)
+def block(out, work, streamed, task, first, count):
+    """Where `count` values of `out`, from `first` on, are computed."""
+    return work[task * BLOCK:task * BLOCK + count] if streamed else out[first:first + count]
+
+
+@part(forceinline=True)
+def done(streamed, computed, out, first):
+    """To be called with what `block` gave and is full; returns where the next block begins."""
+    if streamed:
+        pour(computed, out, first)
+    return first + computed.size
+
+
+@part(apart=True)
+def pour(values, out, first):
+    """out[first + k] = values[k], past the caches but for what is not a whole vector"""
+    source, to, count = pointer(values), pointer(out) + first, values.size
     lanes, head = lanes_of(to), to_boundary(to)
     head = head if head < count else count
     whole = count - (count - head) % lanes

@@ -5,7 +5,7 @@
 
 from engine.kernels.simd.parts import part
 from engine.kernels.split import span
-from engine.kernels.stream import BLOCK, block_of, pour, poured
+from engine.kernels.stream import block, block_of, done, poured
 
 
 @part(disjoint=True)
@@ -16,7 +16,19 @@ def copy_cpu(x, f, out, task, tasks):
         out[first + k] = f(x[first + k])
 
 
-@part(disjoint=True)
+@part(disjoint=True, apart=True)
+def map_with_block(x, f, p, q, out):
+    for k in range(out.size):
+        out[k] = f(x[k], p, q)
+
+
+@part(disjoint=True, apart=True)
+def slope_with_block(dy, x, slope, p, q, dx):
+    for k in range(dx.size):
+        dx[k] = dy[k] * slope(x[k], p, q)
+
+
+@part
 def map_with_cpu(x, f, p, q, out, work, streamed, task, tasks):
     """out[i] = f(x[i], p, q)"""
     p, q = x.dtype.type(p), x.dtype.type(q)
@@ -24,17 +36,13 @@ def map_with_cpu(x, f, p, q, out, work, streamed, task, tasks):
     last = first + count
     while first < last:
         n = block_of(streamed, last - first)
-        to, at = (work, task * BLOCK) if streamed else (out, first)
-        at, first = max(0, at), max(0, first)
-        for k in range(n):
-            to[at + k] = f(x[first + k], p, q)
-        if streamed:
-            pour(work, at, out, first, n)
-        first += n
+        to = block(out, work, streamed, task, first, n)
+        map_with_block(x[first:first + n], f, p, q, to)
+        first = done(streamed, to, out, first)
     poured(streamed)
 
 
-@part(disjoint=True)
+@part
 def scale_by_slope_with_cpu(dy, x, slope, p, q, dx, work, streamed, task, tasks):
     """dx[i] = dy[i] * slope(x[i], p, q)"""
     p, q = x.dtype.type(p), x.dtype.type(q)
@@ -42,13 +50,9 @@ def scale_by_slope_with_cpu(dy, x, slope, p, q, dx, work, streamed, task, tasks)
     last = first + count
     while first < last:
         n = block_of(streamed, last - first)
-        to, at = (work, task * BLOCK) if streamed else (dx, first)
-        at, first = max(0, at), max(0, first)
-        for k in range(n):
-            to[at + k] = dy[first + k] * slope(x[first + k], p, q)
-        if streamed:
-            pour(work, at, dx, first, n)
-        first += n
+        to = block(dx, work, streamed, task, first, n)
+        slope_with_block(dy[first:first + n], x[first:first + n], slope, p, q, to)
+        first = done(streamed, to, dx, first)
     poured(streamed)
 
 
@@ -63,7 +67,25 @@ def places(table, at):
             i * table[8] + j * table[9] + k * table[10] + column * table[11], k, column)
 
 
-@part(disjoint=True)
+@part(disjoint=True, apart=True)
+def zip_block(a, b, f, out):
+    for k in range(out.size):
+        out[k] = f(a[k], b[k])
+
+
+@part(disjoint=True, apart=True)
+def zip_number_block(a, number, f, out):
+    for k in range(out.size):
+        out[k] = f(a[k], number)
+
+
+@part(disjoint=True, apart=True)
+def number_zip_block(number, b, f, out):
+    for k in range(out.size):
+        out[k] = f(number, b[k])
+
+
+@part
 def zip_cpu(a, b, f, *rest):
     """out = f(a, b), line by line; along a line, an input either goes with it or stays one number"""
     table, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
@@ -73,27 +95,37 @@ def zip_cpu(a, b, f, *rest):
         if line == table[2]:                 # a new plane; within one the next line is one step further
             x, y, line, column = places(table, at)
         n = block_of(streamed, min(table[3] - column, last - at))
-        to, first = (work, task * BLOCK) if streamed else (out, at)
-        at, first, x, y = max(0, at), max(0, first), max(0, x), max(0, y)
+        to = block(out, work, streamed, task, at, n)
         if table[7] == table[11]:
-            for k in range(n):
-                to[first + k] = f(a[x + k], b[y + k])
+            zip_block(a[x:x + n], b[y:y + n], f, to)
         elif table[7] > 0:
-            number = b[y]
-            for k in range(n):
-                to[first + k] = f(a[x + k], number)
+            zip_number_block(a[x:x + n], b[y], f, to)
         else:
-            number = a[x]
-            for k in range(n):
-                to[first + k] = f(number, b[y + k])
-        if streamed:
-            pour(work, first, out, at, n)
-        at, line = at + n, table[2] if streamed else line + 1
+            number_zip_block(a[x], b[y:y + n], f, to)
+        at, line = done(streamed, to, out, at), table[2] if streamed else line + 1
         x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0
     poured(streamed)
 
 
-@part(disjoint=True)
+@part(disjoint=True, apart=True)
+def zip_slope_block(dz, a, b, slope, out):
+    for k in range(out.size):
+        out[k] = dz[k] * slope(a[k], b[k])
+
+
+@part(disjoint=True, apart=True)
+def zip_number_slope_block(dz, a, number, slope, out):
+    for k in range(out.size):
+        out[k] = dz[k] * slope(a[k], number)
+
+
+@part(disjoint=True, apart=True)
+def number_zip_slope_block(dz, number, b, slope, out):
+    for k in range(out.size):
+        out[k] = dz[k] * slope(number, b[k])
+
+
+@part
 def zip_slope_cpu(dz, a, b, slope, *rest):
     """out = dz * slope(a, b), as `zip_cpu`; dz has the shape of out"""
     table, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
@@ -103,21 +135,13 @@ def zip_slope_cpu(dz, a, b, slope, *rest):
         if line == table[2]:                 # a new plane; within one the next line is one step further
             x, y, line, column = places(table, at)
         n = block_of(streamed, min(table[3] - column, last - at))
-        to, first = (work, task * BLOCK) if streamed else (out, at)
-        at, first, x, y = max(0, at), max(0, first), max(0, x), max(0, y)
+        to = block(out, work, streamed, task, at, n)
         if table[7] == table[11]:
-            for k in range(n):
-                to[first + k] = dz[at + k] * slope(a[x + k], b[y + k])
+            zip_slope_block(dz[at:at + n], a[x:x + n], b[y:y + n], slope, to)
         elif table[7] > 0:
-            number = b[y]
-            for k in range(n):
-                to[first + k] = dz[at + k] * slope(a[x + k], number)
+            zip_number_slope_block(dz[at:at + n], a[x:x + n], b[y], slope, to)
         else:
-            number = a[x]
-            for k in range(n):
-                to[first + k] = dz[at + k] * slope(number, b[y + k])
-        if streamed:
-            pour(work, first, out, at, n)
-        at, line = at + n, table[2] if streamed else line + 1
+            number_zip_slope_block(dz[at:at + n], a[x], b[y:y + n], slope, to)
+        at, line = done(streamed, to, out, at), table[2] if streamed else line + 1
         x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0
     poured(streamed)

@@ -50,7 +50,7 @@ class Ingredients(JITCodeLibrary):
 
 
 class PartCompiler(_FunctionCompiler):
-    disjoint = False
+    disjoint = apart = False
 
     def _compile_core(self, args, return_type):
         context = self.targetdescr.target_context
@@ -58,6 +58,9 @@ class PartCompiler(_FunctionCompiler):
         result = compiler.compile_extra(self.targetdescr.typing_context, context, self.py_func, args=args,
                                         return_type=return_type, flags=flags_of(self), locals={}, library=library,
                                         pipeline_class=pipeline_of(self.py_func))
+        if self.apart:
+            function = library._final_module.get_function(result.fndesc.llvm_func_name)
+            function.add_function_attribute("noinline")
         key = object()                       # Numba finds a function's implementation by its entry point: here a name
         context.insert_user_function(key, result.fndesc, [library])
         return result._replace(entry_point=key)
@@ -76,11 +79,11 @@ class Part(CPUDispatcher):
     """A function that entries and other parts call like an `@njit` function; called from Python it is one."""
     compiler = PartCompiler
 
-    def __init__(self, py_func, disjoint=False, **options):
+    def __init__(self, py_func, disjoint=False, apart=False, **options):
         self._options = {"error_model": "numpy", **options}
         super().__init__(py_func, targetoptions={"nopython": True, "boundscheck": None, **self._options})
         self._compiler = self.compiler(py_func, self.targetdescr, self.targetoptions, {}, compiler.Compiler)
-        self._compiler.disjoint = disjoint
+        self._compiler.disjoint, self._compiler.apart = disjoint, apart
         self._compiled = None
 
     def compile(self, sig):
@@ -105,17 +108,20 @@ class Part(CPUDispatcher):
         return self._compiled(*arguments)
 
 
-def part(function=None, *, disjoint=False, **options):
+def part(function=None, *, disjoint=False, apart=False, **options):
     """Decorator of kernels and of the functions that they call; options are those of `@njit` (fastmath, forceinline).
 
     disjoint: no array that the function writes overlaps another argument, except that an output may be an input that it
     replaces value by value. Without this promise LLVM compares addresses before each loop, and a loop over an op done
     in place runs one value at a time. Loop over slices that start at the task's first value (`xs = x[first:last]`,
     `for i in range(xs.size)`): an index that might be negative becomes a gather.
+
+    apart: not inlined. A loop whose formula has more constants than fit into the registers has them loaded again for
+    every vector, if it stands inside another loop; in a function of its own they are loaded once.
     """
     if function is None:
-        return functools.partial(part, disjoint=disjoint, **options)
-    return function if config.DISABLE_JIT else Part(function, disjoint, **options)
+        return functools.partial(part, disjoint=disjoint, apart=apart, **options)
+    return function if config.DISABLE_JIT else Part(function, disjoint, apart, **options)
 
 
 def as_part(dispatcher):
