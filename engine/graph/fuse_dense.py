@@ -1,10 +1,13 @@
-"""Pass: a product with bias and the activation behind it become one node, y = f(x w + b) (vertical fusion)."""
+"""Pass: a product or convolution with bias and the activation behind it become one node, y = f(x w + b) (vertical
+fusion). Every op takes part that has an attribute `activation`."""
 from engine.graph.graph import Node
 from engine.kernels.activation import Activation
 
+ABSENT = object()
+
 
 def fuse_dense(graph, training):
-    """A graph in which each dense node takes in the activation that alone uses its output.
+    """A graph in which each node that can apply an activation takes in the one that alone uses its output.
 
     In training only activations whose derivative is a function of y are taken in: the others need x w + b again.
     """
@@ -17,7 +20,7 @@ def fuse_dense(graph, training):
     for node in graph.nodes:
         if node in skip:
             continue
-        if node.op.name == "dense" and node.attributes["activation"] is None and node.outputs[0] not in kept:
+        if node.attributes.get("activation", ABSENT) is None and node.outputs[0] not in kept:
             using = users.get(node.outputs[0], [])
             found = _activation(using[0], training) if len(using) == 1 else None
             if found is not None:

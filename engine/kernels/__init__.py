@@ -9,6 +9,7 @@ from engine.errors import EngineError, unknown
 from engine.kernels import (
     activation,
     control,
+    conv,
     elementwise,
     half,
     loss,
@@ -24,8 +25,8 @@ from engine.kernels import (
 )
 from engine.kernels.matmul import fused
 
-FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, fused, half, norm, loss, metric, random,
-            update, control)
+FAMILIES = (activation, prelu, elementwise, reduce, softmax, shape, matmul, fused, conv, half, norm, loss, metric,
+            random, update, control)
 
 
 class Table(dict):
