@@ -73,7 +73,7 @@ def max_pool_grad_cpu(dy, places, kr, ks, stride_r, stride_s, top, left, step_r,
     """dx = the sum of dy over the windows whose largest value stands there, row by row of dx"""
     h, w, c, p, q = dx.shape[1], dx.shape[2], dx.shape[3], dy.shape[1], dy.shape[2]
     pd, pk, px = pointer(dy), pointer(places), pointer(dx)
-    one = tile(1, 1, px)
+    one, overlap = tile(1, 1, px), stride_r <= (kr - 1) * step_r or stride_s <= (ks - 1) * step_s
     first, count = span(dx.shape[0] * h, task, tasks)
     for row in range(first, first + count):
         image = row // h
@@ -93,7 +93,9 @@ def max_pool_grad_cpu(dy, places, kr, ks, stride_r, stride_s, top, left, step_r,
                     for s in range(s0, s1):
                         out = px + (to + s * step_s * c + channel)
                         sent = where_equal(place, broadcast(one, r * ks + s), given, one)
-                        tile_store(tile_load(one, out, 0, c - channel) + sent, out, 0, c - channel)
+                        if overlap:
+                            sent = tile_load(one, out, 0, c - channel) + sent
+                        tile_store(sent, out, 0, c - channel)
 
 
 # --------------------------------------------------------------------------------------------------------------- means
@@ -136,6 +138,15 @@ def avg_pool_cpu(x, step_r, parts_r, top, longer_r, low_r, high_r, step_s, parts
 
 
 @part
+def overlapping(edges, count):
+    """Whether a window begins before the one before it has ended"""
+    for k in range(1, count):
+        if edges[0, k] < edges[1, k - 1]:
+            return True
+    return False
+
+
+@part
 def avg_pool_grad_cpu(dy, step_r, parts_r, top, longer_r, low_r, high_r, step_s, parts_s, left, longer_s, low_s, high_s,
                       dx, edges, task, tasks):
     """dx = the sum of dy / size over the windows that hold the place, row by row of dx"""
@@ -144,7 +155,7 @@ def avg_pool_grad_cpu(dy, step_r, parts_r, top, longer_r, low_r, high_r, step_s,
     windows(rows, h, p, step_r, parts_r, top, longer_r, low_r, high_r)
     windows(columns, w, q, step_s, parts_s, left, longer_s, low_s, high_s)
     pd, px, number = pointer(dy), pointer(dx), dx.dtype.type
-    one = tile(1, 1, px)
+    one, overlap = tile(1, 1, px), overlapping(rows, p) or overlapping(columns, q)
     first, count = span(dx.shape[0] * h, task, tasks)
     for row in range(first, first + count):
         image = row // h
@@ -158,4 +169,7 @@ def avg_pool_grad_cpu(dy, step_r, parts_r, top, longer_r, low_r, high_r, step_s,
                     given = tile_load(one, pd + (((image * p + i) * q + j) * c + channel), 0, c - channel) * share
                     for s in range(columns[0, j], columns[1, j]):
                         out = px + ((row * w + s) * c + channel)
-                        tile_store(tile_load(one, out, 0, c - channel) + given, out, 0, c - channel)
+                        if overlap:
+                            tile_store(tile_load(one, out, 0, c - channel) + given, out, 0, c - channel)
+                        else:
+                            tile_store(given, out, 0, c - channel)
