@@ -117,6 +117,21 @@ def plan_winograd_weights(tiles, k, n, dtype, threads):
             Blocking(1, block, 1, 0, 0, m_tasks))
 
 
+def plan_narrow(images, k, output, padded, dtype, threads):
+    """(tasks, Specs of the last two work arrays, numbers) of an input gradient of few channels: `mc` pixels at once."""
+    dtype = np.dtype(dtype)
+    tasks = least(tasks_for(images * output * k * lanes(dtype), threads), images)
+    block = near_equal(output, max(4 * ROWS, cache_bytes(2) // 8 // (k * dtype.itemsize)))
+    values = 2 * WIDE * lanes(dtype) + padded + 2 * lanes(dtype) + block * k + 2 * lanes(dtype)
+    return tasks, (Spec((0,), dtype), Spec((tasks * values,), dtype)), Blocking(1, block, 1, 0, 0, tasks)
+
+
+def pays_narrow(kernel, numbers, c, o, dtype):
+    """Whether an input gradient has so few channels that it is better added up from runs (`narrow.py`)."""
+    _, _, _, _, _, dilation_w, groups = numbers
+    return groups == dilation_w == 1 and 2 * c <= lanes(np.dtype(dtype)) and o >= 8 and kernel[1] * c >= 8
+
+
 def pays_winograd(kernel, numbers, k, n, images, output, dtype):
     """Whether a convolution (its geometry in `numbers`) goes by Winograd's method: 3x3, of stride 1, whole vectors of
     channels, and so many pixels that the weights' transform is little beside them."""

@@ -14,6 +14,7 @@ Groups are products beside each other. Sums run over k in order, in one chain of
 bits do not depend on blocking, tasks or threads.
 """
 from engine.kernels.conv.depthwise import depthwise, depthwise_input_gradient, depthwise_weight_gradient
+from engine.kernels.conv.narrow import add_up, transposed_weights
 from engine.kernels.conv.patches import patches
 from engine.kernels.conv.winograd import convolve_tiles, greater, sum_tiles, weight_tiles, weights_of_sums
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
@@ -32,7 +33,7 @@ from engine.kernels.matmul.tiles import (
 from engine.kernels.simd import ROWS, by_rows, lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import span
 
-PRODUCT, DEPTHWISE, WINOGRAD = 0, 1, 2       # the ways of a convolution
+PRODUCT, DEPTHWISE, WINOGRAD, NARROW = 0, 1, 2, 3        # the ways of a convolution
 TURN = 64                                    # channels whose weights are turned together
 
 
@@ -303,16 +304,30 @@ def back(dy, w, geometry, dx, turned, u, start, f, own, numbers, task, tasks):
     elif way == WINOGRAD:
         pad = w.shape[0] - 1 - geometry[2], w.shape[1] - 1 - geometry[3]
         by_tiles(dy, w.shape[3], w.shape[2], dx, pad, u, start, f, own, mc, task, tasks)
+    elif way == NARROW:
+        first, images = span(dx.shape[0], task, tasks)
+        zero = zeros(own, lanes_of(own))
+        add_up(first, images, (pointer(dy), dy.shape[1], dy.shape[2], dy.shape[3]), w.shape[:3], geometry,
+               pointer(turned), (pointer(dx), dx.shape[1], dx.shape[2], dx.shape[3]), start, f, zero,
+               own + WIDE * lanes_of(own), mc)
     else:
         backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+
+
+@part
+def turn(w, h, width, geometry, turned, way, task, tasks):
+    """The weights as the way wants them."""
+    if way == NARROW:
+        transposed_weights(pointer(w), w.shape[0] * w.shape[1] * w.shape[2], w.shape[3], pointer(turned), task, tasks)
+    elif way != DEPTHWISE:
+        turn_weights(w, h, width, geometry, turned, task, tasks)
 
 
 @part
 def input_gradient_turn(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u, work, kc, mc, ns, pack, gather,
                         m_tasks, way, task, tasks):
     """First phase: the weights, turned."""
-    if way != DEPTHWISE:
-        turn_weights(w, dx.shape[1], dx.shape[2], (sh, sw, top, left, dh, dw, groups), turned, task, tasks)
+    turn(w, dx.shape[1], dx.shape[2], (sh, sw, top, left, dh, dw, groups), turned, way, task, tasks)
 
 
 @part
@@ -336,8 +351,7 @@ def input_gradient_kernel(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, 
 def transpose_turn(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
                    m_tasks, way, task, tasks):
     """First phase of a transposed convolution: the weights, turned."""
-    if way != DEPTHWISE:
-        turn_weights(w, y.shape[1], y.shape[2], (sh, sw, top, left, dh, dw, groups), turned, task, tasks)
+    turn(w, y.shape[1], y.shape[2], (sh, sw, top, left, dh, dw, groups), turned, way, task, tasks)
 
 
 @part
