@@ -11,7 +11,7 @@ import pytest
 from numba import config, float32, float64, njit
 
 from engine.kernels import elementary
-from engine.kernels.elementary import error_function, exponential, logarithm, trigonometric
+from engine.kernels.elementary import error_function, exponential, logarithm, normal, trigonometric
 
 BOTH = [np.float32, np.float64]
 FORWARDED = ["fmod", "pow", "hypot", "atan2"]
@@ -129,6 +129,33 @@ def test_every_function_is_accounted_for():
     for name, stated in STATED.items():
         most = {"tan": 4, "erfc": 6.5, "tanh": 2.5, "asin": 2.5, "sin": 2.4, "cos": 2.4}
         assert max(stated.values()) <= most.get(name, 2)
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+def test_normal_is_as_close_as_stated(dtype):
+    if dtype is np.float64 and not EXTENDED:
+        pytest.skip("longdouble is no wider than float64 here")
+    x = np.concatenate([np.linspace(-13, 10, 20001), np.random.default_rng(0).normal(0, 0.1, SAMPLES)]).astype(dtype)
+    root_half = np.sqrt(np.longdouble(0.5))
+    truth = erf_and_erfc(-root_half * x.astype(np.longdouble))[1] / 2
+    at = normal.normal
+
+    @njit
+    def run(x, y):
+        for i in range(x.size):
+            y[i] = at(x[i])
+
+    y = np.empty_like(x)
+    run(x, y)
+    error = np.abs(y.astype(np.longdouble) / truth - 1)
+    stated = re.findall(r"^\| above (-\d+) \| (\S+) \| (\S+) \|", normal.__doc__, re.MULTILINE)
+    assert len(stated) == 3
+    for low, *relative in stated:
+        found, allowed = error[x >= int(low)].max(), float(relative[dtype is np.float64])
+        assert found <= allowed, f"x >= {low}: {found}"
+    ends = np.array([-INF, -14 if dtype is np.float32 else -40, 9, INF, NAN], dtype)
+    run(ends, ends)
+    np.testing.assert_array_equal(ends, [0, 0, 1, 1, NAN])
 
 
 # ---------------------------------------------------------------------------------------------------------------- edges
@@ -293,7 +320,8 @@ def test_a_formula_with_math_bound_to_the_module(dtype):
 def test_coefficients_can_be_derived_again():
     pytest.importorskip("mpmath")
     from engine.kernels.elementary import fit
-    shipped = {**vars(exponential), **vars(logarithm), **vars(trigonometric), **vars(error_function)}
+    shipped = {**vars(exponential), **vars(logarithm), **vars(trigonometric), **vars(error_function),
+               **vars(normal)}
     for name in (*fit.tables(), *fit.RATIONAL):
-        for real in (float32, float64):
+        for real in shipped[name]:
             assert fit.coefficients(name, real) == shipped[name][real], name

@@ -25,6 +25,16 @@ def shifted(x):
 pair = (Formula(lambda x: x + 1, "one"), Formula(lambda x: x + 2, "two"))
 
 
+def test_an_elementary_function_is_called_by_its_name():
+    """On the CPU it is what loops are compiled with, elsewhere its Python text."""
+    from engine.kernels.elementary.normal import normal
+    f = Formula(lambda x: 2 * normal(x), "twice")
+    assert "math.erfc" in f._names()["normal"].source
+    assert math.isclose(f(0.5), 1 + math.erf(0.5 / math.sqrt(2)), rel_tol=1e-14)
+    if not config.DISABLE_JIT:
+        assert math.isclose(f._cpu("float32")(np.float32(0.5)), f(0.5), rel_tol=3e-7)
+
+
 def test_several_lambdas_on_a_line_are_told_apart():
     assert [f.source.split("return ")[1] for f in pair] == ["x + 1", "x + 2"]
 

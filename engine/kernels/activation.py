@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.errors import EngineError
+from engine.kernels.elementary.normal import normal
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load4, store4
 from engine.kernels.op import Op, demand, floats, same
@@ -38,7 +39,7 @@ from engine.kernels.stream import block, block_of, done, flat_streaming, poured
 
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 GELU_C = math.sqrt(2 / math.pi)
-SQRT_HALF, INV_SQRT_2PI = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
+INV_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
 
 
 def sigmoid_at(x):
@@ -52,7 +53,7 @@ def softplus_at(x):
 
 
 def gelu_slope(x):
-    return 0.5 * math.erfc(-SQRT_HALF * x) + x * INV_SQRT_2PI * math.exp(-0.5 * x * x)
+    return normal(x) + x * INV_SQRT_2PI * math.exp(-0.5 * x * x)
 
 
 def gelu_tanh_at(x):
@@ -181,7 +182,7 @@ _BUILT_IN = (
     activation("leaky_relu", lambda x: x if x > 0 else 0.01 * x, lambda y: 1 if y > 0 else 0.01, "y"),
     activation("elu", elu_at, lambda y: 1 if y > 0 else y + 1, "y"),
     activation("selu", selu_at, lambda y: SELU_SCALE if y > 0 else y + SELU_SCALE * SELU_ALPHA, "y"),
-    activation("gelu", lambda x: 0.5 * x * math.erfc(-SQRT_HALF * x), gelu_slope),
+    activation("gelu", lambda x: x * normal(x), gelu_slope),
     activation("gelu_tanh", gelu_tanh_at, gelu_tanh_slope),
     activation("silu", lambda x: x * sigmoid_at(x), silu_slope),
     activation("softplus", softplus_at, sigmoid_at),

@@ -23,6 +23,7 @@ from numba.extending import register_model
 
 from engine import target
 from engine.errors import EngineError
+from engine.kernels.elementary.dtypes import COMPILED
 from engine.kernels.simd.parts import part
 
 # contraction to fused multiply-adds and ignoring the sign of zero are safe; NaN and infinity keep their meaning
@@ -116,7 +117,9 @@ class Formula:
             code = compile(ast.fix_missing_locations(tree), f"<formula {self.name}>", "exec")
             namespace = {"_number": dtype.type}
             for name, value in self._names().items():
-                if isinstance(value, Formula):
+                if isinstance(value, Formula) and place == "cpu" and value.python in COMPILED:
+                    namespace[name] = value.python       # an elementary function; the GPU gets its Python text
+                elif isinstance(value, Formula):
                     namespace[name] = getattr(value, method)(dtype)
                 elif value is math:
                     namespace[name] = mathematics

@@ -319,7 +319,6 @@ OPS = (
        arrange_uniform, attributes={"shape": (), "low": 0.0, "high": 1.0, "stream": 0, "dtype": "float32"}),
     Op("normal", normal_reference, drawn_shapes, normal_cpu, normal_cuda, _drawn_samples(mean=0.5, std=2.0),
        arrange_normal, attributes={"shape": (), "mean": 0.0, "std": 1.0, "stream": 0, "dtype": "float32"}),
-    # not in place: LLVM vectorises only what it can show not to overlap
     Op("dropout", dropout_reference, dropout_shapes, dropout_cpu, dropout_cuda, _dropout_samples, arrange_dropout,
-       dropout_grad, attributes={"rate": 0.5, "stream": 0}),
+       dropout_grad, attributes={"rate": 0.5, "stream": 0}, inplace={0: 0}),
 )

@@ -40,6 +40,9 @@ def pattern(value, real):
                np.asarray(value, np.float64).view(np.int64))
 
 
+COMPILED = set()                             # functions that have a meaning of their own inside compiled loops
+
+
 def compiled(function):
     """`@compiled(exp)` before a maker: `maker(real)` returns what `exp` means inside a compiled loop on that dtype.
 
@@ -56,6 +59,7 @@ def compiled(function):
                 return lambda x: function(float64(x))
             return lambda x, y: function(float64(x), float64(y))
         overload(function, jit_options=OPTIONS, strict=False)(choose)
+        COMPILED.add(function)
         return maker
     return register
 

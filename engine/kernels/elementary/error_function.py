@@ -86,7 +86,8 @@ def _(real):
     def erfc(x):
         a = absolute(x)
         a = where(a > highest, highest, a)
+        fraction = polynomial(a, top) / polynomial(a, bottom)          # does not wait for the exponential
         r, t = reduced_square(a)
-        y = scaled(polynomial(a, top) * power_of_e(r) / polynomial(a, bottom), t)
+        y = scaled(fraction * power_of_e(r), t)
         return where(x < zero, two - y, y)
     return erfc

@@ -212,13 +212,16 @@ def tanh(x):
 
 @compiled(tanh)
 def _(real):
-    limit, = both((-20,), (-40,))[real]
-    one, two, tail = real(1), real(2), EXP_TAIL[real]
+    lowest, = both((-20,), (-40,))[real]
+    factor, rounder, one, two = real(LOG2_E), rounder_of(real), real(1), real(2)
+    (high, low), tail = LN2[real], EXP_TAIL[real]
 
     def tanh(x):
-        a = absolute(x)
-        c = -(a + a)
-        r, _, t = reduced(where(c < limit, limit, c))
+        c = with_sign(x + x, -one)
+        c = where(c < lowest, lowest, c)
+        t = c * factor + rounder             # as `reduced`, but n is no more than a number
+        n = t - rounder
+        r = (c - n * high) - n * low
         s = scale_of(t, 0)
         m = (one - s) - s * (r + r * (r * polynomial(r, tail)))
         return with_sign(m / (two - m), x)

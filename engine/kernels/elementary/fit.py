@@ -10,7 +10,7 @@ import numpy as np
 from mpmath import mp
 from numba import float32, float64
 
-RATIONAL = ("ERFC_TOP", "ERFC_BOTTOM")
+RATIONAL = ("ERFC_TOP", "ERFC_BOTTOM", "NORMAL_TOP", "NORMAL_BOTTOM")
 TURNS = 8
 K = 3                                        # of the map a -> (K - a) / (K + a), which makes all a >= 0 one short span
 
@@ -45,6 +45,15 @@ def erfc_scaled(a):
     return mp.exp(a * a) * mp.erfc(a)
 
 
+def normal_scaled(v):
+    """The left tail of the normal distribution over 2**(-v**2), v = |x| sqrt(log2(e) / 2)"""
+    return mp.erfc(v * mp.sqrt(mp.log(2))) / 2 * mp.mpf(2)**(v * v)
+
+
+def exp2_tail(r):
+    return (mp.mpf(2)**r - 1) / r
+
+
 def turned(a):
     return (K - mp.mpf(a)) / (K + mp.mpf(a))
 
@@ -74,6 +83,7 @@ def tables():
     near = mp.mpf("0.85")
     return {
         "EXP_TAIL": same(exp_tail, weight_2, -half_ln2, half_ln2, 5, 10),
+        "EXP2_TAIL": same(exp2_tail, weight_1, -mp.mpf("0.505"), mp.mpf("0.505"), 6, 10),
         "SINH_ODD": same(odd(mp.sinh), weight_1, zero, one, 4, 7),
         "LOG_SERIES": same(log_series, weight_1, zero, series, 3, 7),
         "SIN_ODD": of(odd(mp.sin), weight_1, (zero, one, 4), (zero, eighth, 6)),
@@ -101,12 +111,12 @@ def rounded_fit(nodes, values, weights, n, rounded):
     return tuple(found)
 
 
-def rational(function, nodes, m, n, rounded):
-    """(p, q): m and n coefficients, q[0] = 1, with the least relative error of function = p / q"""
-    values = [function(z) for z in nodes]
+def rational(function, nodes, m, n, rounded, importance=lambda z: 1):
+    """(p, q): m and n coefficients, q[0] = 1, with the least relative error, times importance, of function = p / q"""
+    values, weighty = [function(z) for z in nodes], [importance(z) for z in nodes]
     bottom = [mp.mpf(1)] * len(nodes)
     for _ in range(TURNS):
-        weights = [1 / (y * q) for y, q in zip(values, bottom, strict=True)]
+        weights = [i / (y * q) for y, q, i in zip(values, bottom, weighty, strict=True)]
         powers = mp.matrix([[w * z**j for j in range(m)] + [-w * y * z**j for j in range(1, n)]
                             for z, y, w in zip(nodes, values, weights, strict=True)])
         solved = mp.lu_solve(powers, mp.matrix([w * y for y, w in zip(values, weights, strict=True)]))
@@ -115,14 +125,23 @@ def rational(function, nodes, m, n, rounded):
     q = tuple(rounded(float(c)) for c in q)
     bottom = [mp.polyval([mp.mpf(float(c)) for c in q[::-1]], z) for z in nodes]
     tops = [y * b for y, b in zip(values, bottom, strict=True)]
-    return rounded_fit(nodes, tops, [1 / t for t in tops], m, rounded), q
+    return rounded_fit(nodes, tops, [i / t for t, i in zip(tops, weighty, strict=True)], m, rounded), q
+
+
+def nodes_up_to(farthest, count):
+    """Nodes for all a >= 0, dense near 0"""
+    return [K * (1 - u) / (1 + u) for u in nodes_in(turned(farthest), mp.mpf(1), count)]
 
 
 def erfc_rational(real, rounded):
     """ERFC_TOP and ERFC_BOTTOM, as far as erfc is not 0"""
     farthest, m, n = {float32: ("10.1", 5, 6), float64: ("27.3", 11, 12)}[real]
-    nodes = [K * (1 - u) / (1 + u) for u in nodes_in(turned(farthest), mp.mpf(1), 8 * (m + n))]
-    return rational(erfc_scaled, nodes, m, n, rounded)
+    return rational(erfc_scaled, nodes_up_to(farthest, 8 * (m + n)), m, n, rounded)
+
+
+def normal_rational(real, rounded):
+    """NORMAL_TOP and NORMAL_BOTTOM: an error is the less important the smaller the result"""
+    return rational(normal_scaled, nodes_up_to("11.3", 72), 4, 5, rounded, lambda v: mp.mpf(2)**(-v * v / 4))
 
 
 def coefficients(name, real):
@@ -130,7 +149,8 @@ def coefficients(name, real):
     rounded = np.float32 if real == float32 else np.float64
     with mp.workdps(60):
         if name in RATIONAL:
-            return erfc_rational(real, rounded)[RATIONAL.index(name)]
+            made = erfc_rational if name.startswith("ERFC") else normal_rational
+            return made(real, rounded)[name.endswith("BOTTOM")]
         function, weight, spans = tables()[name]
         low, high, n = spans[real]
         nodes = nodes_in(low, high, 6 * n)
