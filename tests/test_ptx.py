@@ -57,3 +57,15 @@ def test_no_kernel_uses_local_memory(tmp_path):
                  "softmax_grad", "layer_norm", "batch_norm", "cross_entropy", "cross_entropy_probabilities", "adam")
     for r in found:
         assert r["spills"] == r["stack"] == 0, r
+
+
+def test_convolutions_keep_to_registers(tmp_path):
+    found = rows(tmp_path, "--large", "--dtypes", "float32", "--ops", "conv2d", "conv2d_input_gradient",
+                 "conv2d_weight_gradient")
+    tiled = [r for r in found if r["kernel"].startswith("convolve")]
+    assert len(tiled) >= 6
+    for r in found:
+        assert r["spills"] == 0 and r["registers"] <= 128, r
+    for r in tiled:
+        assert r["loop"]["LDS"] == r["loop"]["LDS.128"] and r["loop"]["LDG.128"] >= 2, r
+        assert r["loop"]["other"] < r["loop"]["FFMA"] * 2 / 3, r

@@ -164,8 +164,10 @@ def conv2d_arrange(inputs, outputs, attributes, threads):
     way, tasks, work, numbers = plan(math.prod(y.shape[:3]), w[3] // attributes["groups"], math.prod(w[:3]), x, w,
                                      y.shape, attributes, False, y.dtype, threads)
     f = ((attributes["activation"] or LINEAR).f,) if "activation" in attributes else ()
+    parts = cuda.parts_spec("forward", x, w, y.shape, attributes["groups"], attributes["stride"],
+                            attributes["dilation"], y.dtype)
     return Arrangement(tuple(s.shape for s in inputs), (y.shape,), (*geometry(attributes), *f), work, (*numbers, way),
-                       tasks)
+                       tasks, parts)
 
 
 def input_gradient_arrange(inputs, outputs, attributes, threads):
@@ -183,8 +185,10 @@ def input_gradient_arrange(inputs, outputs, attributes, threads):
         way, tasks, work, numbers = plan(m, w[2], taps * w[3] // attributes["groups"], dy, w, dx.shape, attributes,
                                          sh * sw > 1, dx.dtype, threads)
     work = Spec((0 if way == cpu.DEPTHWISE else math.prod(w),), dx.dtype), *work
+    parts = cuda.parts_spec("input", dx.shape, w, dy, attributes["groups"], attributes["stride"],
+                            attributes["dilation"], dx.dtype)
     return Arrangement(tuple(s.shape for s in inputs), (dx.shape,), (*geometry(attributes), *f), work, (*numbers, way),
-                       tasks)
+                       tasks, parts)
 
 
 def weight_gradient_arrange(inputs, outputs, attributes, threads):
@@ -203,7 +207,10 @@ def weight_gradient_arrange(inputs, outputs, attributes, threads):
         tasks, work, numbers = plan_weights(math.prod(dw.shape[:3]), dy[3] // groups, pixels, gather, dw.dtype, threads,
                                             groups)
         work = Spec((0,), dw.dtype), *work
-    return Arrangement(tuple(s.shape for s in inputs), (dw.shape,), geometry(attributes), work, (*numbers, way), tasks)
+    parts = cuda.parts_spec("weights", x, dw.shape, dy, attributes["groups"], attributes["stride"],
+                            attributes["dilation"], dw.dtype)
+    return Arrangement(tuple(s.shape for s in inputs), (dw.shape,), geometry(attributes), work, (*numbers, way), tasks,
+                       parts)
 
 
 # ---------------------------------------------------------------------------------------------------------- gradients

@@ -30,6 +30,7 @@ from engine.kernels.gpu.words import (
     Word,
     bits_of,
     block_anew,
+    block_z_anew,
     copy_async,
     copy_commit,
     copy_wait,
@@ -50,10 +51,11 @@ from engine.kernels.gpu.words import (
     warp_sum,
 )
 
-__all__ = ["THREADS", "bits_of", "block_anew", "blocks", "copy_async", "copy_commit", "copy_wait", "cuda", "device",
-           "device_in", "float_of", "fours", "is_aligned", "kernel", "kernel_of", "ldmatrix",
-           "ldmatrix_turned", "load1", "load4", "mma_bfloat16", "mma_float16", "recorded", "shared_array",
-           "shuffle_xor", "store1", "store4", "thread_anew", "unrolled", "warp_max", "warp_sum"]
+__all__ = ["THREADS", "bits_of", "block_anew", "block_z_anew", "blocks", "copy_async", "copy_commit", "copy_wait",
+           "cuda", "device", "device_in", "float_of", "fours", "is_aligned", "kernel", "kernel_of",
+           "ldmatrix", "ldmatrix_turned", "load1", "load4", "mma_bfloat16", "mma_float16", "recorded",
+           "shared_array", "shuffle_xor", "starts_aligned", "store1", "store4", "thread_anew", "unrolled",
+           "warp_max", "warp_sum"]
 
 THREADS = 128                                # threads of a block, where nothing else decides it
 
@@ -83,6 +85,15 @@ def blocks(size, threads=THREADS):
 def fours(size, threads=THREADS):
     """Blocks of `threads` threads that cover `size` values, four for each thread."""
     return blocks((size + 3) // 4, threads)
+
+
+def starts_aligned(array):
+    """Whether an array begins on a 16-byte boundary, as load4 needs it: for launchers that choose between kernels."""
+    if target.cuda_emulated.owns(array):
+        array = array.memory
+    if isinstance(array, np.ndarray):
+        return array.ctypes.data % 16 == 0
+    return target.cuda.simulated or array.device_ctypes_pointer.value % 16 == 0
 
 
 def make_launcher(function, options):

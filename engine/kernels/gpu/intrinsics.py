@@ -126,7 +126,7 @@ def _register(text):
     return read
 
 
-thread_anew, block_anew = _register("%tid.x"), _register("%ctaid.x")
+thread_anew, block_anew, block_z_anew = _register("%tid.x"), _register("%ctaid.x"), _register("%ctaid.z")
 
 
 # -------------------------------------------------------------------------------------------------------- tensor cores

@@ -119,6 +119,10 @@ def block_anew():
     return int(threading.current_thread().blockIdx.x)
 
 
+def block_z_anew():
+    return int(threading.current_thread().blockIdx.z)
+
+
 def bits_of(x):
     return np.float32(x).view(np.uint32)
 

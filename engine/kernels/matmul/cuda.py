@@ -100,7 +100,7 @@ def _product(epilogue, f, tile, turned_a, turned_b):
         accumulate(a, b, first_row, first_column, int32(0), int32(a.shape[0] if turned_a else a.shape[1]), ty,
                    tx, sums, sums)
         first_row, first_column, ty, tx = locate(m, n, block_anew(), thread_anew())
-        write(sums, bias, beside, first_row, first_column, ty, tx, c)
+        write(sums, bias, beside, first_row, first_column, ty, tx, m, n, 0, c)
     return product
 
 
@@ -133,7 +133,7 @@ def _piece(tile, turned_a, turned_b):
         k, start = a.shape[0] if turned_a else a.shape[1], cuda.blockIdx.y * length
         end = start + length if start + length < k else k
         accumulate(a, b, first_row, first_column, int32(start), int32(end), ty, tx, sums, sums)
-        write(sums, 0, 0, first_row, first_column, ty, tx, parts[cuda.blockIdx.y])
+        write(sums, 0, 0, first_row, first_column, ty, tx, m, n, 0, parts[cuda.blockIdx.y])
     return product_piece
 
 
@@ -155,7 +155,7 @@ def _piece_and_sums(tile, turned_a, turned_b):
         accumulate(a, b, first_row, first_column, int32(start), int32(end), ty, tx, sums, column_sums)
         thread = thread_anew()
         first_row, first_column, ty, tx = locate(m if m > 0 else int32(1), n, block_anew(), thread)
-        write(sums, 0, 0, first_row, first_column, ty, tx, parts[piece])
+        write(sums, 0, 0, first_row, first_column, ty, tx, m, n, 0, parts[piece])
         for strip in range(strips):
             column = int32(thread + strip * threads)
             if first_row == 0 and column < columns and first_column + column < n:
@@ -164,7 +164,7 @@ def _piece_and_sums(tile, turned_a, turned_b):
 
 
 @kernel_of
-def _join(epilogue, f):
+def join(epilogue, f):
     """c = the sum of the parts in their order, with an epilogue"""
     finish, reads = finisher(epilogue, f)
     look = looker(reads)[1]
@@ -225,7 +225,7 @@ def _launch(epilogue, f, a, b, transpose_a, transpose_b, bias, beside, c, parts)
     if parts:
         tile, grid, length = _pieces_of(*parts, a.shape[0] if transpose_a else a.shape[1])
         _piece(tile, bool(transpose_a), bool(transpose_b), c.dtype)[grid, tile.threads](a, b, length, *parts)
-        _join(epilogue, f, c.dtype)[blocks(c.size), THREADS](*parts, bias, beside, c)
+        join(epilogue, f, c.dtype)[blocks(c.size), THREADS](*parts, bias, beside, c)
         return
     tile = tile_for(*c.shape, c.dtype)
     made = _product(epilogue, f, tile, bool(transpose_a), bool(transpose_b), c.dtype)

@@ -43,12 +43,14 @@ SIMULATED = Tile(8, 8, 4, 4, 4)              # threads of the simulator are dear
 
 @functools.cache
 def reader(extent, depth, threads, along):
-    """(fetch, keep): a thread's groups of four from an operand's tile into registers, and from there into the slice."""
+    """(fetch, keep): a thread's groups of four from an operand's tile into registers, and from there into the slice.
+    What fetch takes as `of`: the tile's first row or column, and whether access may be of 16 bytes."""
     groups = extent * depth // 4 // threads
     neighbours = depth // 4 if along else extent // 4
     stride = extent + 4                      # the four more keep the banks apart when columns are written
 
-    def fetch(x, first, start, end, is_wide, thread, held):
+    def fetch(x, of, start, end, thread, held):
+        first, is_wide = of
         for group in range(groups):
             place = thread + group * threads
             outer, inner = place // neighbours, place % neighbours * 4
@@ -128,29 +130,30 @@ def no_adder():
     return device_in(lambda right, at, thread, sums: None)
 
 
-@functools.cache
-def accumulator(tile, turned_a, turned_b, adds=False):
-    """sums = a thread's values of the tile of op(A) op(B) from first_row, first_column, for k from start to end;
-    `adds`: and column_sums = the sums of its columns of op(B), in the blocks of the first rows of tiles alone"""
+def pipeline(tile, fetch_a, keep_a, fetch_b, keep_b, adds=False):
+    """sums = a thread's values of a tile of C, for k from start to end; `adds`: and column_sums = the sums of its
+    columns of B, where `wanted`.
+
+    fetch(x, of, k, end, thread, held)    a slice's values for a thread, from k on; zeros beyond the end. `of`: whatever
+                                          the kernel hands on to it
+    keep(held, kept, at, thread)          puts them into shared memory
+    """
     rows, columns, depth, high, wide = tile
     threads = tile.threads
-    fetch_a, keep_a = reader(rows, depth, threads, not turned_a)
-    fetch_b, keep_b = reader(columns, depth, threads, turned_b)
     multiply, add_columns = multiplier(tile), column_adder(tile) if adds else no_adder()
     left_size, right_size = depth * (rows + 4), depth * (columns + 4)
     two_left, two_right = 2 * left_size, 2 * right_size
     a_values, b_values = rows * depth // threads, columns * depth // threads
 
-    def accumulate(a, b, first_row, first_column, start, end, ty, tx, sums, column_sums):
+    def accumulate(a, b, of_a, of_b, start, end, ty, tx, sums, column_sums, wanted):
         left, right = shared_array(two_left, a.dtype), shared_array(two_right, a.dtype)
         next_a, next_b = cuda.local.array(a_values, a.dtype), cuda.local.array(b_values, a.dtype)
         one_a, one_b = cuda.local.array(high, a.dtype), cuda.local.array(wide, a.dtype)
-        wide_a, wide_b = is_aligned(a) and a.shape[1] % 4 == 0, is_aligned(b) and b.shape[1] % 4 == 0
         thread, side = cuda.threadIdx.x, int32(0)
         for i in range(high * wide):
             sums[i] = 0
-        fetch_a(a, first_row, start, end, wide_a, thread, next_a)
-        fetch_b(b, first_column, start, end, wide_b, thread, next_b)
+        fetch_a(a, of_a, start, end, thread, next_a)
+        fetch_b(b, of_b, start, end, thread, next_b)
         keep_a(next_a, left, 0, thread)
         keep_b(next_b, right, 0, thread)
         cuda.syncthreads()
@@ -158,10 +161,10 @@ def accumulator(tile, turned_a, turned_b, adds=False):
         while k < end:
             k = int32(k + depth)
             if k < end:
-                fetch_a(a, first_row, k, end, wide_a, thread, next_a)
-                fetch_b(b, first_column, k, end, wide_b, thread, next_b)
+                fetch_a(a, of_a, k, end, thread, next_a)
+                fetch_b(b, of_b, k, end, thread, next_b)
             multiply(left, right, side * left_size, side * right_size, ty, tx, one_a, one_b, sums)
-            if first_row == 0:
+            if wanted:
                 add_columns(right, side * right_size, thread, column_sums)
             side = int32(1 - side)
             if k < end:                      # the other side was last read before the last barrier
@@ -170,6 +173,22 @@ def accumulator(tile, turned_a, turned_b, adds=False):
             cuda.syncthreads()
 
     return device_in(accumulate)
+
+
+@functools.cache
+def accumulator(tile, turned_a, turned_b, adds=False):
+    """sums = a thread's values of the tile of op(A) op(B) from first_row, first_column; `adds`: and the sums of columns
+    of op(B), in the blocks of the first rows of tiles alone"""
+    fetch_a, keep_a = reader(tile.rows, tile.depth, tile.threads, not turned_a)
+    fetch_b, keep_b = reader(tile.columns, tile.depth, tile.threads, turned_b)
+    accumulate = pipeline(tile, fetch_a, keep_a, fetch_b, keep_b, adds)
+
+    def accumulate_product(a, b, first_row, first_column, start, end, ty, tx, sums, column_sums):
+        wide_a, wide_b = is_aligned(a) and a.shape[1] % 4 == 0, is_aligned(b) and b.shape[1] % 4 == 0
+        accumulate(a, b, (first_row, wide_a), (first_column, wide_b), start, end, ty, tx, sums, column_sums,
+                   first_row == 0)
+
+    return device_in(accumulate_product)
 
 
 @functools.cache
@@ -228,21 +247,27 @@ def looker(reads):
     return (device_in(lambda x, at: (x, x, x, x)), device_in(lambda x, at: x), device_in(lambda x: True))
 
 
-def writer(tile, epilogue, f=None):
-    """Writes a thread's values, each as `finisher` says."""
+def as_it_is(row, of):
+    return row
+
+
+def writer(tile, epilogue, f=None, place=as_it_is):
+    """Writes a thread's values, each as `finisher` says, in columns up to `last`; place(row, of): which row of C that
+    is."""
     rows, columns, _, high, wide = tile
     high_step, wide_step = rows * 4 // high, columns * 4 // wide
     finish, reads = finisher(epilogue, f)
     look4, look1, may_look4 = looker(reads)
+    place = device_in(place)
 
-    def write(sums, bias, beside, first_row, first_column, ty, tx, c):
-        m, n = int32(c.shape[0]), int32(c.shape[1])
-        is_wide = is_aligned(c) and may_look4(beside) and n % 4 == 0
+    def write(sums, bias, beside, first_row, first_column, ty, tx, m, last, of, c):
+        n = int32(c.shape[1])
+        is_wide = is_aligned(c) and may_look4(beside) and n % 4 == 0 and last % 4 == 0 and first_column % 4 == 0
         for i in range(high):
             row = int32(first_row + i // 4 * high_step + ty + i % 4)
             for strip in range(wide // 4):
                 column, s = int32(first_column + strip * wide_step + tx), i * wide + 4 * strip
-                room, at = int32(n - column), row * n + column
+                room, at = int32(last - column), place(row, of) * n + column
                 if row < m and is_wide and room > 0:
                     others = look4(beside, at)
                     store4(c, at, finish(sums[s], column, bias, others[0]),
