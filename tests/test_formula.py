@@ -30,6 +30,7 @@ def test_an_elementary_function_is_called_by_its_name():
     from engine.kernels.elementary.normal import normal
     f = Formula(lambda x: 2 * normal(x), "twice")
     assert "math.erfc" in f._names()["normal"].source
+    assert set(f._names()["normal"]._names()) == {"math", "SQRT_HALF"} and len(f.digest) == 12
     assert math.isclose(f(0.5), 1 + math.erf(0.5 / math.sqrt(2)), rel_tol=1e-14)
     if not config.DISABLE_JIT:
         assert math.isclose(f._cpu("float32")(np.float32(0.5)), f(0.5), rel_tol=3e-7)

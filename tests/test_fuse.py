@@ -44,19 +44,18 @@ def swiglu(shape, dtype="float64"):
 @pytest.mark.parametrize("shape", [(1,), (0, 3), (7, 5), (2, 3, 67)])
 def test_a_chain_becomes_one_call_that_reads_like_it(shape, target):
     fused = compare(swiglu(shape), 1 if np.prod(shape) else 0, target=target)
-    assert "fused2(of=mul(silu(a), b))" in str(fused.graph) or "of=mul(silu(a), b)" in str(fused.graph)
+    assert "fused2(x, y, of=mul(silu(a), b))" in str(fused.graph)
     if np.prod(shape):
         assert "fused2(of=mul(silu(a), b))" in str(fused)
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
-def test_a_tree_with_numbers(target):
+def test_a_tree_with_numbers():
     g = Graph()
     a, b, c = (g.feed(n, (33, 3), "float64") for n in "abc")
     left = g.add("clip", g.add("scale", a, factor=0.5, offset=0.25), low=-0.2, high=0.4)
     right = g.add("power", g.add("add", b, c), exponent=2.0)
     g.outputs["y"] = g.add("tanh", g.add("sub", left, right))
-    fused = compare(g, 1, target=target)
+    fused = compare(g, 1)
     node, = fused.graph.nodes
     assert str(node.attributes["of"]) == "tanh(sub(clip(scale(a)), power(add(b, c))))"
     assert sorted(node.attributes["numbers"]) == [-0.2, 0.0, 0.25, 0.4, 0.5, 2.0]
@@ -125,7 +124,7 @@ def mlp(m, activation, dtype="float64"):
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("activation", ["relu", pytest.param("gelu", marks=pytest.mark.slow)])
 def test_a_product_takes_in_the_slope(activation, target):
     g = mlp(33, activation)
     fused = compare(g, len(g.nodes) - 1, fuse_backward, target)

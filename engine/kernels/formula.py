@@ -149,7 +149,9 @@ class Formula:
     def _names(self):
         """What the formula's free names mean: modules, numbers and other formulas."""
         variables = inspect.getclosurevars(self.python)
-        found = {**variables.globals, **variables.nonlocals}
+        used = {n.id for n in ast.walk(self._function_tree()) if isinstance(n, ast.Name)}
+        # `erfc` in `math.erfc` is no name of its own, though the function's module may have one that reads like it
+        found = {k: v for k, v in {**variables.globals, **variables.nonlocals}.items() if k in used}
         for name, value in found.items():
             if isinstance(value, types.FunctionType):
                 found[name] = Formula(value)

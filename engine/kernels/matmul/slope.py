@@ -4,6 +4,8 @@ That is a gradient on its way back through a layer and the activation before it,
 nearest cache, or on a GPU in registers, when the slope is taken. X has C's shape: the activation's output where its
 derivative is a function of y, its input otherwise. Shapes as in the family's text.
 """
+import itertools
+
 import numpy as np
 
 from engine.kernels.activation import ACTIVATIONS, Activation, times_slope
@@ -45,10 +47,10 @@ def slope_op(shapes, samples, terms):
         return c
 
     def slope_samples(rng):
-        for number, ((a, b), attributes) in enumerate(samples(rng)):
+        for (a, b), attributes in itertools.islice(samples(rng), 0, None, 3):            # every form, most sizes
             a_ = a.T if attributes["transpose_a"] else a
             n = b.shape[0] if attributes["transpose_b"] else b.shape[1]
-            f = ACTIVATIONS["tanh" if number % 2 else "relu"]
+            f = ACTIVATIONS["tanh"]
             yield (a, b, f.reference(rng.standard_normal((a_.shape[0], n)))), {**attributes, "activation": f}
 
     return Op("matmul_slope", matmul_slope_reference, slope_shapes, cpu.SLOPE_PHASES, cuda.matmul_slope, slope_samples,
