@@ -10,6 +10,7 @@ import numpy as np
 from numba import config
 from numba.core.caching import FunctionCache, NullCache
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
 from engine import settings
 from engine.progress import notice
@@ -54,9 +55,11 @@ def can_cache():
 
 
 class _Cache(FunctionCache):
-    """Numba's own loads all that it can compile before it loads what is compiled already; that takes longer."""
+    """Numba's own loads all that it can compile before it loads what is compiled already; that takes longer. Compiled
+    code needs the functions of Numba's memory management alone."""
 
     def load_overload(self, sig, target_context):
+        rtsys.initialize(target_context)
         with self._guard_against_spurious_io_errors():
             return self._load_overload(sig, target_context)
 
