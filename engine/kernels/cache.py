@@ -1,5 +1,4 @@
 """Where compiled kernels are kept on disk: a folder for each version of their sources, of Numba, of the processor."""
-import contextlib
 import functools
 import hashlib
 import os
@@ -11,6 +10,7 @@ import numpy as np
 from numba import config
 from numba.core.caching import FunctionCache, NullCache
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 
 from engine import settings
 from engine.progress import notice
@@ -54,14 +54,14 @@ def can_cache():
     return False
 
 
-@contextlib.contextmanager
-def own_cache():
-    """Numba's cache folder is the engine's while something is made, and the user's own again afterwards."""
-    before, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder())
-    try:
-        yield
-    finally:
-        config.CACHE_DIR = before
+class _Cache(FunctionCache):
+    """Numba's own loads all that it can compile before it loads what is compiled already; that takes longer. Compiled
+    code needs the functions of Numba's memory management alone."""
+
+    def load_overload(self, sig, target_context):
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
 
 
 def cache_of(function):
@@ -70,5 +70,8 @@ def cache_of(function):
     file = os.path.abspath(function.__code__.co_filename)
     if not file.startswith(_shipped + os.sep) or not can_cache():
         return NullCache()
-    with own_cache():
-        return FunctionCache(function)
+    before, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder())      # Numba looks there only now
+    try:
+        return _Cache(function)
+    finally:
+        config.CACHE_DIR = before

@@ -32,7 +32,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from engine import settings
-from engine.kernels.cache import cache_of, can_cache, own_cache
+from engine.kernels.cache import cache_of
 from engine.kernels.simd.host import VECTOR_BYTES
 from engine.kernels.simd.parts import pipeline_of
 from engine.progress import compiling, notice
@@ -278,16 +278,16 @@ class _Threads:
 
     def _make(self, kind):
         signature = types.void(types.Array(types.int64, 2, "C"), types.int64)
-        with own_cache():
-            if kind == "serial":
-                made = njit(cache=can_cache(), nogil=True)(_run_serial)
-            else:
-                self._launch()
-                made = njit(cache=can_cache(), nogil=True, parallel=True)(_run_parallel)
-            started = time.perf_counter()
-            made.compile(signature)
-            if made.stats.cache_misses or not can_cache():
-                compiling.add(f"runner ({kind})", started)
+        if kind == "serial":
+            made = njit(nogil=True)(_run_serial)
+        else:
+            self._launch()
+            made = njit(nogil=True, parallel=True)(_run_parallel)
+        made._cache = cache_of(made.py_func)
+        started = time.perf_counter()
+        made.compile(signature)
+        if not made.stats.cache_hits:
+            compiling.add(f"runner ({kind})", started)
         made.disable_compile()
         return made
 
