@@ -1,12 +1,13 @@
 """The doors of the model: what a person hands in is checked and converted here, with a sentence for each mistake."""
 import numpy as np
 
+from engine import target as targets
 from engine.errors import DataError, ShapeError
 
 
 def check_x(x, model, caller):
     """x as a contiguous array of the model's dtype, and the model built for it."""
-    x = np.asarray(x)
+    x = np.asarray(targets.to_host(x))       # PyTorch's, CuPy's and Numba's arrays too, wherever they live
     if x.dtype.kind not in "fiub":
         raise DataError(f"{caller}: expected numbers in x, got dtype {x.dtype}")
     if x.ndim == 0:

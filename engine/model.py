@@ -244,7 +244,7 @@ class Sequential:
         if self.loss is None:
             raise EngineError(f"{caller}: the model is not compiled; call compile(optimizer=..., loss=...) first")
         x = check_x(x, self, caller)
-        y = self.loss.labels(y, self.network.output_shape, self.dtype)
+        y = self.loss.labels(targets.to_host(y), self.network.output_shape, self.dtype)
         if len(x) != len(y):
             raise ShapeError(f"{caller}: expected as many labels as samples, got {len(x)} samples and {len(y)} labels")
         if not len(x):
