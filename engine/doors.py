@@ -1,13 +1,14 @@
 """The doors of the model: what a person hands in is checked and converted here, with a sentence for each mistake."""
 import numpy as np
 
+from engine import target as targets
 from engine.errors import DataError, ShapeError
 
 
 def as_numbers(x, model, caller):
     """x as a contiguous array of what the model takes: finite numbers of its dtype, or indices. Bytes stay bytes: a
     step makes them numbers 0 to 255."""
-    x = np.asarray(x)
+    x = np.asarray(targets.to_host(x))       # PyTorch's, CuPy's and Numba's arrays too, wherever they live
     if x.dtype.kind not in "fiub":
         raise DataError(f"{caller}: expected numbers in x, got dtype {x.dtype}")
     if model.state is not None and model.network.input_dtype is not None:
@@ -27,7 +28,7 @@ def as_numbers(x, model, caller):
 def check_x(x, model, caller, checked=False):
     """x as `as_numbers` has it (as it is, if that was done), and the model built for it."""
     if not checked:
-        x = np.asarray(x)
+        x = np.asarray(targets.to_host(x))
         if x.dtype.kind not in "fiub":
             raise DataError(f"{caller}: expected numbers in x, got dtype {x.dtype}")
     if x.ndim == 0:

@@ -293,7 +293,7 @@ class Sequential:
             raise DataError(f"{caller}: expected labels y for an array x, got none")
         x = check_x(x, self, caller, checked)
         self.build()
-        y = self.loss.labels(y, self.network.output_shape, self.dtype)
+        y = self.loss.labels(targets.to_host(y), self.network.output_shape, self.dtype)
         if len(x) != len(y):
             raise ShapeError(f"{caller}: expected as many labels as samples, got {len(x)} samples and {len(y)} labels")
         if not len(x):

@@ -16,6 +16,7 @@ from engine.transfers import AtOnce, Stream
 
 ALIGNMENT = 64                               # bytes: a cache line, and the longest vector
 DEVICE_ALIGNMENT = 256                       # bytes: where a GPU's allocations begin
+HOST_MEMORY = 1, 3                           # DLPack's kDLCPU and kDLCUDAHost (page-locked)
 _crossings = threading.local()
 
 
@@ -300,6 +301,47 @@ class CudaEmulated(Cuda):
 cpu, cuda = Cpu(), Cuda()
 cuda_emulated = CudaEmulated()
 TARGETS = {"cpu": cpu, "cuda": cuda, "cuda-emulated": cuda_emulated}
+
+
+def owner(array):
+    """The target whose array this is, or None."""
+    return next((t for t in (cpu, cuda_emulated, cuda) if t.owns(array)), None)
+
+
+def adopt(array):
+    """An array of another library as one of ours over the same memory: a GPU's by `__cuda_array_interface__` (CuPy,
+    PyTorch, Numba), one of the host by DLPack; anything else as it is.
+
+    Errors: `TargetError` for memory of a GPU where the target cuda is absent.
+    """
+    if owner(array) is not None:
+        return array
+    if hasattr(array, "__cuda_array_interface__"):
+        if not cuda.present() or cuda.simulated:
+            raise TargetError(f"expected a GPU for an array in a GPU's memory, got none: {cuda.reason()}")
+        return cuda.module.as_cuda_array(array)
+    return from_dlpack(array) if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__") else array
+
+
+def from_dlpack(array):
+    """The array behind anything with `__dlpack__`, over the same memory: a NumPy array, or an array of the target cuda.
+
+    Errors: `TargetError` for memory that is neither the host's nor a GPU's that Numba can reach.
+    """
+    kind = int(array.__dlpack_device__()[0])
+    if kind in HOST_MEMORY:
+        return np.from_dlpack(array)
+    if hasattr(array, "__cuda_array_interface__"):
+        return adopt(array)
+    raise TargetError(f"from_dlpack: expected memory of the host, or of a GPU with __cuda_array_interface__ (CuPy, "
+                      f"PyTorch, Numba), got DLPack device {kind} of {type(array).__name__}; copy it to the host first")
+
+
+def to_host(array):
+    """A NumPy array of what lives on any target, ours or another library's; anything else as it is."""
+    array = adopt(array)
+    found = owner(array)
+    return array if found is None else found.fetch(array)
 
 
 def choose(name=None):

@@ -4,6 +4,7 @@
 """
 import importlib.util
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -69,3 +70,42 @@ def test_convolutions_keep_to_registers(tmp_path):
     for r in tiled:
         assert r["loop"]["LDS"] == r["loop"]["LDS.128"] and r["loop"]["LDG.128"] >= 2, r
         assert r["loop"]["other"] < r["loop"]["FFMA"] * 2 / 3, r
+
+
+KEPT = '''
+import sys
+from types import SimpleNamespace
+
+from numba import cuda, float32, types
+from numba.cuda import codegen, dispatcher
+
+from engine import target
+from engine.kernels.matmul import cuda as products
+
+# what only a GPU or its driver could say
+dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=(8, 0))
+codegen.JITCUDACodegen.magic_tuple = lambda self: ((13, 0), (8, 0))
+codegen.CUDACodeLibrary._ensure_cc = lambda self, cc: (8, 0)
+dispatcher._Kernel.bind = lambda self: self._codelibrary.get_asm_str()
+target.cuda._module, target.cuda._looked, target.cuda.demand = cuda, True, lambda capability, name: None
+
+tile = getattr(products, sys.argv[1])
+made = products._product(products.PLAIN, None, tile, False, False, "f4")._compiled()
+matrix = types.Array(float32, 2, "C")
+made.compile((matrix, matrix, types.int64, types.int64, matrix))
+print(sum(made._cache_hits.values()), *(kernel._codelibrary.get_asm_str().count("fma.rn.f32")
+                                        for kernel in made.overloads.values()))
+'''
+
+
+def test_a_compiled_kernel_is_found_on_disk_by_another_process(tmp_path):
+    def compiled(tile):
+        done = subprocess.run([sys.executable, "-c", KEPT, tile], cwd=ROOT, capture_output=True, text=True,
+                              env={**os.environ, "ENGINE_CACHE_DIR": str(tmp_path)})
+        assert done.returncode == 0, done.stderr
+        hits, products = map(int, done.stdout.split())
+        return hits, products
+    first = compiled("SMALL")
+    assert first[0] == 0 and first[1] >= 256, "16 steps of k, written out"
+    assert compiled("SMALL") == (1, first[1])
+    assert compiled("SMALL_DOUBLE")[0] == 0, "another tile is another kernel"

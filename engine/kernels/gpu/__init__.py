@@ -24,6 +24,7 @@ from engine import target
 from engine.kernels.emulator import emulate
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import prepared
+from engine.kernels.gpu.disk import keep_on_disk
 from engine.kernels.gpu.prepared import recorded
 from engine.kernels.gpu.unroll import expand, unrolled
 from engine.kernels.gpu.words import (
@@ -132,7 +133,9 @@ class _Launcher:
         options = dict(self.options)
         target.cuda.demand(options.pop("capability", (0, 0)), self.function.__name__)
         prepared.last_step()
-        return jit(**options)(self.function)
+        made = jit(**options)(self.function)
+        keep_on_disk(made, options)
+        return made
 
 
 def _compile(function, options):
