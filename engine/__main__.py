@@ -100,7 +100,7 @@ def _network(arguments, chosen, x, x_test, classes):
     import engine
     if arguments.network == "lenet5":
         x, x_test = ((a if a.ndim == 4 else a[..., None]) for a in (x, x_test))
-        model = engine.zoo.lenet5(classes, x.shape[1:], target=chosen)
+        model = engine.zoo.lenet5(classes, x.shape[1:], activation=arguments.activation, pooling="max", target=chosen)
     else:
         model = engine.Sequential([engine.Flatten(), *(engine.Dense(units, activation=arguments.activation)
                                                        for units in arguments.hidden), engine.Dense(classes)],
