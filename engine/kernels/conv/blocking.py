@@ -40,9 +40,9 @@ class Blocking(NamedTuple):
     m_tasks: int
 
 
-def plan_product(m, n, k, gather, scatter, dtype, threads, groups=1):
+def plan_product(m, n, k, gather, scatter, packed, dtype, threads, groups=1):
     """(tasks, Specs of the work arrays, numbers) of a convolution as a product; `scatter`: its rows are not those of
-    the output, which is written from a copy."""
+    the output, which is written from a copy; `packed`: the weights are in strips already."""
     dtype = np.dtype(dtype)
     size, width, l2 = dtype.itemsize, 2 * lanes(dtype), cache_bytes(2)
     tasks = tasks_for(groups * m * n * k, threads)
@@ -50,8 +50,8 @@ def plan_product(m, n, k, gather, scatter, dtype, threads, groups=1):
     n_tasks = tasks if m < n and strips >= tasks else 1
     m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
     rows, columns = ceil(m, m_tasks), ceil(strips, n_tasks) * width
-    pack = rows >= PACKED_FROM and k * n * size > l2 // 4
-    kc = near_equal(k, LONGEST // size if pack else max(128, min(LONGEST // size, l2 // 4 // (n * size))))
+    pack = not packed and rows >= PACKED_FROM and k * n * size > l2 // 4
+    kc = near_equal(k, LONGEST // size if pack or packed else max(128, min(LONGEST // size, l2 // 4 // (n * size))))
     fit = max(l2 * 3 // 8 // (kc * size) if kc * size >= 1024 else 0, l2 // 4 // ((kc + min(n, 512)) * size))
     mc = up(near_equal(rows, max(4 * ROWS, fit // ROWS * ROWS)), ROWS) if gather else 42 * ROWS
     ns = min(ceil(strips, n_tasks), max(1, l2 * 3 // 8 // (kc * width * size)))
@@ -140,6 +140,11 @@ def pays_winograd(kernel, numbers, k, n, images, output, dtype):
     return (kernel == (TAPS, TAPS) and stride_h == stride_w == dilation_h == dilation_w == groups == 1
             and k % lane == n % lane == 0 and tiles >= FEWEST_TILES
             and tiles * OUT * OUT <= MOST_WASTE * images * output[0] * output[1])
+
+
+def turned_values(w, dtype):
+    """Values of turned weights: of each group, whole strips."""
+    return w[0] * w[1] * w[3] * up(w[2], 2 * lanes(np.dtype(dtype)))
 
 
 def distance(count, dtype):

@@ -47,7 +47,7 @@ def distance(count, lanes):
 def block_of_tiles(rows, n, steps, left, right, out, start, f, last, strips_at_once, packed, packed_strip, pack):
     """A block of rows times a k block of all n columns. pack: 0 the weights are read where they are, 1 the first panel
     copies them to `packed`, 2 they are read from there. f is applied after the last k block."""
-    b, ldb = right
+    b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
     lanes = lanes_of(c)
@@ -56,7 +56,9 @@ def block_of_tiles(rows, n, steps, left, right, out, start, f, last, strips_at_o
     together = n == ldc and full <= strips_at_once           # f of everything in one go, while it is in the cache
     for s in range(0, full, strips_at_once):
         j, count = s * width, least(strips_at_once, full - s)
-        of, ahead, copy = (b + j, ldb, width), AHEAD * ldb, 0
+        of, ahead, copy = (b + s * b_strip, ldb, b_strip), AHEAD * ldb, 0
+        if ldb == width:
+            ahead = WIDE * AHEAD * width
         if pack == 1:
             copy = packed_strip
         elif pack == 2:
@@ -67,7 +69,7 @@ def block_of_tiles(rows, n, steps, left, right, out, start, f, last, strips_at_o
             finish(rows, count * width, c + j, c + j, ldc, f, None)
     for j in range(full * width, n, lanes):
         cols = least(lanes, n - j)
-        narrow_strip(rows, cols, steps, left, (b + j, ldb, 0), (c + j, ldc),
+        narrow_strip(rows, cols, steps, left, (b + (full * b_strip + j - full * width), ldb, 0), (c + j, ldc),
                      (before + j * before_col, before_row, before_col))
         if last and not together:
             finish(rows, cols, c + j, c + j, ldc, f, None)
@@ -95,8 +97,8 @@ def scatter(first, rows, n, grid, src, place):
 @part
 def convolve(first, m, n, k, image, window, grid, right, place, start, f, scattered, work, kc, mc, ns, pack, gather):
     """Output pixels first .. first + m - 1, n channels of them: f(start + patches @ weights), on one thread. `right`:
-    the weights and the distance of their rows; `place`: the output (see `scatter`)."""
-    b, ldb = right
+    the weights, the distances of their rows and of their strips; `place`: the output (see `scatter`)."""
+    b, ldb, b_step = right
     lanes, width = lanes_of(b), 2 * lanes_of(b)
     k_blocks = ((k if k > 0 else 1) + kc - 1) // kc
     b_strip, strips = kc * width, (n + width - 1) // width
@@ -122,7 +124,7 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, f, scatte
             before, before_row, before_col = c, ldc, 1
             if q == 0:
                 before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
-            block_of_tiles(rows, n, steps, (a, a_row, 1, 0), (b + p * ldb, ldb), (c, ldc),
+            block_of_tiles(rows, n, steps, (a, a_row, 1, 0), (b + p * ldb, ldb, b_step), (c, ldc),
                            (before, before_row, before_col), f, last, ns, work + q * strips * b_strip, b_strip,
                            pack if i == first else 2 * pack)
         if scattered:
@@ -143,7 +145,7 @@ def forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks,
     for group in range(groups):
         at = group * n + j
         convolve(i, rows, columns, k, (pointer(x) + group * channels, h, width, c), window, (p, q),
-                 (pointer(w) + at, o), (pointer(y) + at, p, q, o, 0, 0, 1, 1),
+                 (pointer(w) + at, o, 2 * lanes_of(pointer(w))), (pointer(y) + at, p, q, o, 0, 0, 1, 1),
                  (start[0] + at * start[2], start[1], start[2]), f, 0, own, kc, mc, ns, pack, gather)
 
 
@@ -238,20 +240,23 @@ def taps_before(number, taps, stride, dilation):
 
 @part
 def turned_place(r, s, w_shape, h, width, geometry):
-    """Where tap (r, s) stands among the turned weights of a group: phase by phase, taps in reverse order."""
+    """Where tap (r, s) stands among the turned weights of a group, phase by phase, taps in reverse order: taps of the
+    phases before, its number in its own phase, taps of that."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
     a, b = r * dilation_h % stride_h, s * dilation_w % stride_w
     _, _, first_r, step_r, high, _, _ = phase_of(a, h, w_shape[0], stride_h, top, dilation_h)
     _, _, first_s, step_s, wide, _, _ = phase_of(b, width, w_shape[1], stride_w, left, dilation_w)
     before = (taps_before(a, w_shape[0], stride_h, dilation_h) * w_shape[1]
               + high * taps_before(b, w_shape[1], stride_w, dilation_w))
-    return before + (high - 1 - (r - first_r) // step_r) * wide + wide - 1 - (s - first_s) // step_s
+    return before, (high - 1 - (r - first_r) // step_r) * wide + wide - 1 - (s - first_s) // step_s, high * wide
 
 
 @part
-def turn_weights(w, h, width, geometry, turned, task, tasks):
-    """turned[group, taps, o, c] = w[tap, c, o]: the weights of the convolutions that dx consists of."""
+def turn_weights(w, h, width, geometry, turned, strip, task, tasks):
+    """turned[group, phase, strip of c, taps, o, c] = w[tap, c, o]: the weights of the convolutions that dx consists of,
+    in strips of so many columns, as products like to read them."""
     r, s, channels, o = w.shape
+    wide = padded(channels, strip)
     groups, lanes = geometry[6], lanes_of(pointer(w))
     n = o // groups
     pieces = (n + TURN - 1) // TURN
@@ -259,15 +264,17 @@ def turn_weights(w, h, width, geometry, turned, task, tasks):
     for item in range(first, first + count):
         piece, tap, group = item % pieces, item // pieces % (r * s), item // pieces // (r * s)
         at, rows = piece * TURN, least(TURN, n - piece * TURN)
-        place = turned_place(tap // s, tap % s, w.shape, h, width, geometry)
-        src = pointer(w) + (tap * channels * o + group * n + at)
-        dst = pointer(turned) + ((group * r * s + place) * n + at) * channels
+        before, place, taps = turned_place(tap // s, tap % s, w.shape, h, width, geometry)
         whole = rows - rows % lanes
-        if whole > 0:
-            copy_transposed(whole, channels, src, o, dst, channels)
-        for i in range(whole, rows):
-            for j in range(channels):
-                dst[i * channels + j] = src[j * o + i]
+        for c in range(0, channels, strip):
+            src, cols = pointer(w) + ((tap * channels + c) * o + group * n + at), least(strip, channels - c)
+            to = (group * r * s + before) * n * wide + c * taps * n + (place * n + at) * strip
+            dst = pointer(turned) + to
+            if whole > 0:
+                copy_transposed(whole, cols, src, o, dst, strip)
+            for i in range(whole, rows):
+                for j in range(cols):
+                    dst[i * strip + j] = src[j * o + i]
 
 
 @part
@@ -288,10 +295,11 @@ def backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gathe
         together = taps_w if step_w == 1 and groups == 1 and taps_w > 0 else 1
         window = (taps_w, n, together, 1, 1, pad_h, pad_w, step_h, step_w)
         for group in range(groups):
-            at = group * channels + j
-            weights = pointer(turned) + ((group * r * s + before) * n * channels + j)
-            convolve(i, rows, columns, taps_h * taps_w * n, (pointer(dy) + group * n, p, q, o), window, (high, wide),
-                     (weights, channels), (pointer(dx) + at, h, width, c, row, column, stride_h, stride_w),
+            at, k = group * channels + j, taps_h * taps_w * n
+            weights = pointer(turned) + ((group * r * s + before) * n * padded(channels, 2 * lanes) + j * k)
+            convolve(i, rows, columns, k, (pointer(dy) + group * n, p, q, o), window, (high, wide),
+                     (weights, 2 * lanes, k * 2 * lanes),
+                     (pointer(dx) + at, h, width, c, row, column, stride_h, stride_w),
                      (start[0] + at * start[2], start[1], start[2]), f, scattered, own, kc, mc, ns, pack, gather)
 
 
@@ -319,8 +327,10 @@ def turn(w, h, width, geometry, turned, way, task, tasks):
     """The weights as the way wants them."""
     if way == NARROW:
         transposed_weights(pointer(w), w.shape[0] * w.shape[1] * w.shape[2], w.shape[3], pointer(turned), task, tasks)
-    elif way != DEPTHWISE:
-        turn_weights(w, h, width, geometry, turned, task, tasks)
+    elif way == WINOGRAD:
+        turn_weights(w, h, width, geometry, turned, w.shape[2], task, tasks)
+    elif way == PRODUCT:
+        turn_weights(w, h, width, geometry, turned, 2 * lanes_of(pointer(w)), task, tasks)
 
 
 @part
@@ -433,7 +443,7 @@ def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out,
             before, before_row, before_col = dw + k * ldc, ldc, 1
             if i == 0:
                 before, before_row, before_col = zero
-            block_of_tiles(count, columns, steps, (a, 1, a_col, 0), (dy + i * ldb, ldb), (dw + k * ldc, ldc),
+            block_of_tiles(count, columns, steps, (a, 1, a_col, 0), (dy + i * ldb, ldb, 2 * lanes), (dw + k * ldc, ldc),
                            (before, before_row, before_col), None, 0, ns, work, b_strip, pack if k == k0 else 2 * pack)
         i += kc
 
