@@ -228,7 +228,8 @@ def in_fours(array, groups):
 
 def matrix(array):
     """(..., channels) as a matrix."""
-    return array.reshape((math.prod(array.shape[:-1]), array.shape[-1]))
+    *outer, channels = array.shape           # the simulator's shapes have no [-1]
+    return array.reshape((math.prod(outer), channels))
 
 
 def _launch(made, tile, sizes, arguments, out, parts, epilogue, f, bias, beside):

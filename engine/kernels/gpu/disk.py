@@ -7,12 +7,12 @@ fingerprint covers a kernel's code, its constants and all that it calls, and is 
 from numba import config
 
 from engine import settings
-from engine.kernels.emulator import cache
 
 
 def keep_on_disk(kernel, options):
     """Lets a `cuda.jit` kernel be found on disk, by sources, versions, argument types, compute capability and options;
     where something that it names has no fingerprint, it is compiled in every process."""
+    from engine.kernels.emulator import cache  # which only compiling needs
     mark = cache.fingerprint(kernel.py_func, False)
     folder = settings.cache_folder() / "cuda" / cache.digest()
     if mark is None or not cache.can_cache():
