@@ -105,7 +105,8 @@ def source(x, y, weights, size, steps, caller):
     """What x gives batches by, or None where it is an array."""
     if isinstance(x, (np.memmap, Lazy)):
         return _rows(x, y, weights, size, steps, caller)
-    if hasattr(x, "__array__") or isinstance(x, (list, tuple, str, int, float)) or x is None:
+    array = any(hasattr(x, word) for word in ("__array__", "__dlpack__", "__cuda_array_interface__"))
+    if array or isinstance(x, (list, tuple, str, int, float)) or x is None:
         if steps is not None:
             raise EngineError(f"{caller}: steps_per_epoch is for generators; an array's epoch is all of its samples")
         return None

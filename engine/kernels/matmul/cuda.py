@@ -116,7 +116,7 @@ def _batched(tile, turned_a, turned_b):
         first_row, first_column, ty, tx = locate(m, n, cuda.blockIdx.x, cuda.threadIdx.x)
         accumulate(a[which], b[which], first_row, first_column, int32(0),
                    int32(a.shape[1] if turned_a else a.shape[2]), ty, tx, sums, sums)
-        write(sums, 0, 0, first_row, first_column, ty, tx, c[which])
+        write(sums, 0, 0, first_row, first_column, ty, tx, m, n, 0, c[which])
     return product_batch
 
 
