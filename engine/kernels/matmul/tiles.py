@@ -265,12 +265,12 @@ def copy_columns(kc, panels, height, a, a_col, packed, size):
 def pack_panels(rows, kc, a, a_row, a_col, packed, size):
     """All panels of a block of A, `size` values each: rows at a distance that no cache minds, or, where A is
     transposed, the values for one k together."""
-    lanes, i = lanes_of(a), 0
+    i, apart = 0, size // padded(ROWS, lanes_of(a))       # the last k block may be shorter; its rows are as far apart
     while i < rows:
         height, panels = next_panels(rows - i)
         if a_col == 1:
             for p in range(panels):
-                copy_rows(height, kc, a + (i + p * height) * a_row, a_row, packed + p * size, padded(kc, lanes) + lanes)
+                copy_rows(height, kc, a + (i + p * height) * a_row, a_row, packed + p * size, apart)
         else:
             copy_columns(kc, panels, height, a + i * a_row, a_col, packed, size)
         packed += panels * size
