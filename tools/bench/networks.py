@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 
+from tools.bench.ours import epoch_of
 from tools.bench.timing import best_of, geometric_mean, median, race, ratio, table
 
 TRAINING = {"lenet5 batch 128": ("lenet5", 128, {}), "resnet20 batch 128": ("resnet20", 128, {}),
@@ -49,14 +50,7 @@ def formats():
 def our_epoch(model, x, y, size):
     import engine
     model.compile(engine.optimizers.SGD(RATE, momentum=0.9), "cross_entropy")
-    epoch = model._epoch(*model._data(x, y, None, None, "bench"), size, model.optimizer)
-    steps = len(x) // size
-    order, rates = np.arange(len(x)), np.full(steps, RATE)
-
-    def run():
-        epoch.start(order, rates)
-        epoch.plans[0].run(steps)
-    return run, epoch.plans[0]
+    return epoch_of(model, x, y, size)
 
 
 def torch_epoch(model, x, y, size, memory):
