@@ -255,7 +255,8 @@ def test_stopping_leaves_no_thread(blobs):
 
 def test_an_interrupt_while_waiting_for_a_slow_source():
     """Ctrl-C in the middle of a fit that waits for its data ends the process at once."""
-    code = ("import sys, time, numpy as np, engine\n"
+    code = ("import signal, time, numpy as np, engine\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"      # a shell's background jobs ignore it
             "def slow():\n"
             "    while True:\n"
             "        print('asked', flush=True); time.sleep(0.3); yield np.zeros((4, 2)), np.zeros(4, int)\n"
