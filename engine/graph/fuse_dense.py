@@ -11,11 +11,7 @@ def fuse_dense(graph, training):
 
     In training only activations whose derivative is a function of y are taken in: the others need x w + b again.
     """
-    users = {}
-    for node in graph.nodes:
-        for value in node.inputs:
-            users.setdefault(value, []).append(node)
-    kept = set(graph.outputs.values())
+    users, kept = graph.users(), graph.kept()
     skip, nodes = set(), []
     for node in graph.nodes:
         if node in skip:

@@ -15,11 +15,7 @@ NORMS = ("batch_norm", "batch_norm_inference")
 
 def fuse_norm(graph, training):
     """A graph in which each batch normalisation has taken in what alone uses its output."""
-    users = {}
-    for node in graph.nodes:
-        for value in node.inputs:
-            users.setdefault(value, []).append(node)
-    kept = set(graph.outputs.values())
+    users, kept = graph.users(), graph.kept()
     gone, made = set(), {}                   # nodes that were taken in; last of them -> the node in their place
     for node in graph.nodes:
         if node.op.name not in NORMS or node.attributes["activation"] is not None or _looked_at(node, users, kept):

@@ -8,11 +8,7 @@ from engine.kernels import TABLE
 def fuse_residual(graph, training):
     """A graph in which an `add` takes in the dense node that it alone uses, and then the activation that alone uses it
     (in training only where its derivative is a function of y)."""
-    users, made = {}, graph.producer()
-    for node in graph.nodes:
-        for value in node.inputs:
-            users.setdefault(value, []).append(node)
-    kept = set(graph.outputs.values()) | set(graph.parts)
+    users, kept, made = graph.users(), graph.kept(), graph.producer()
 
     def alone(value):
         return value not in kept and len(users.get(value, ())) == 1
