@@ -8,9 +8,7 @@ from engine.errors import DataError, ShapeError
 def as_numbers(x, model, caller):
     """x as a contiguous array of what the model takes: finite numbers of its dtype, or indices. Bytes stay bytes: a
     step makes them numbers 0 to 255."""
-    x = np.asarray(targets.to_host(x))       # PyTorch's, CuPy's and Numba's arrays too, wherever they live
-    if x.dtype.kind not in "fiub":
-        raise DataError(f"{caller}: expected numbers in x, got dtype {x.dtype}")
+    x = _array(x, caller)
     if model.state is not None and model.network.input_dtype is not None:
         return _indices(x, model, caller)
     if x.dtype == np.uint8:
@@ -27,10 +25,7 @@ def as_numbers(x, model, caller):
 
 def check_x(x, model, caller, checked=False):
     """x as `as_numbers` has it (as it is, if that was done), and the model built for it."""
-    if not checked:
-        x = np.asarray(targets.to_host(x))
-        if x.dtype.kind not in "fiub":
-            raise DataError(f"{caller}: expected numbers in x, got dtype {x.dtype}")
+    x = x if checked else _array(x, caller)
     if x.ndim == 0:
         raise ShapeError(f"{caller}: expected x of shape (n, ...), got a single number")
     if model.state is None:
@@ -46,6 +41,14 @@ def check_x(x, model, caller, checked=False):
     if checked and model.network.input_dtype is None:
         return x
     return as_numbers(x, model, caller)           # indices: only a model that is built knows that they are
+
+
+def _array(x, caller):
+    """x as a NumPy array of numbers: PyTorch's, CuPy's and Numba's arrays too, wherever they live."""
+    x = np.asarray(targets.to_host(x))
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"{caller}: expected numbers in x, got dtype {x.dtype}")
+    return x
 
 
 def _indices(x, model, caller):

@@ -107,8 +107,7 @@ def source(x, y, weights, size, steps, caller):
         return _rows(x, y, weights, size, steps, caller)
     array = any(hasattr(x, word) for word in ("__array__", "__dlpack__", "__cuda_array_interface__"))
     if array or isinstance(x, (list, tuple, str, int, float)) or x is None:
-        if steps is not None:
-            raise EngineError(f"{caller}: steps_per_epoch is for generators; an array's epoch is all of its samples")
+        _no_steps(steps, "an array's epoch is all of its samples", caller)
         return None
     if y is not None or weights is not None:
         raise EngineError(f"{caller}: expected (x, y, sample_weight) inside the batches of {type(x).__name__}, got "
@@ -118,8 +117,7 @@ def source(x, y, weights, size, steps, caller):
     if isinstance(x, dict):
         raise DataError(f"{caller}: expected x as an array, a sequence of batches or a generator, got a dict")
     if hasattr(x, "__getitem__") and hasattr(x, "__len__"):
-        if steps is not None:
-            raise EngineError(f"{caller}: steps_per_epoch is for generators; a sequence has a length")
+        _no_steps(steps, "a sequence has a length", caller)
         if not len(x):
             raise DataError(f"{caller}: expected at least one batch, got a sequence of length 0")
         return Batches(x)
@@ -128,9 +126,13 @@ def source(x, y, weights, size, steps, caller):
     raise DataError(f"{caller}: expected x as an array, a sequence of batches or a generator, got {type(x).__name__}")
 
 
-def _rows(x, y, weights, size, steps, caller):
+def _no_steps(steps, why, caller):
     if steps is not None:
-        raise EngineError(f"{caller}: steps_per_epoch is for generators; an array's epoch is all of its samples")
+        raise EngineError(f"{caller}: steps_per_epoch is for generators; {why}")
+
+
+def _rows(x, y, weights, size, steps, caller):
+    _no_steps(steps, "an array's epoch is all of its samples", caller)
     if len(x.shape) == 0 or not len(x):
         raise DataError(f"{caller}: expected at least one sample, got x of shape {tuple(x.shape)}")
     for name, given in (("y", y), ("sample_weight", weights)):
