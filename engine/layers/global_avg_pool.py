@@ -1,22 +1,13 @@
 """The mean of each channel."""
-from engine.layers.layer import Layer, register
-from engine.layers.windows import axes_of
+from engine.layers.layer import register
+from engine.layers.pooling import GlobalPooling
 
 
 @register
-class GlobalAvgPool(Layer):
+class GlobalAvgPool(GlobalPooling):
     """y (n, c) = the mean of each channel of x (n, l, c) or (n, h, w, c) (Lin et al. 2013).
 
     >>> engine.Sequential([engine.GlobalAvgPool()]).predict(np.arange(4).reshape(1, 2, 2, 1))
     array([[1.5]], dtype=float32)
     """
-
-    def __init__(self, name=None):
-        super().__init__(name)
-
-    def output_shape(self, shape):
-        axes_of(self, shape)
-        return shape[-1:]
-
-    def nodes(self, graph, x, weights, context):
-        return graph.add("mean", x, axis=tuple(range(1, x.ndim - 1)))
+    op = "mean"

@@ -1,4 +1,4 @@
-"""What MaxPool and AvgPool share: where their windows lie."""
+"""What pooling layers share: where windows lie, and what one window over the whole image is."""
 from engine.kernels.pool import windows_of
 from engine.layers.layer import Layer
 from engine.layers.windows import around, axes_of, beyond_edge, image, like_input, spread
@@ -51,3 +51,18 @@ def wider(at):
     """The padding, with what lies beyond it at the bottom and the right."""
     top, bottom, left, right = at["padding"]
     return top, bottom + at["beyond"][0], left, right + at["beyond"][1]
+
+
+class GlobalPooling(Layer):
+    """One number for each channel of x (n, l, c) or (n, h, w, c): the reduction `op` over all places."""
+    op = ""
+
+    def __init__(self, name=None):
+        super().__init__(name)
+
+    def output_shape(self, shape):
+        axes_of(self, shape)
+        return shape[-1:]
+
+    def nodes(self, graph, x, weights, context):
+        return graph.add(self.op, x, axis=tuple(range(1, x.ndim - 1)))
