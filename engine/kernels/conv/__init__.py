@@ -20,7 +20,7 @@ Visin 2016, A guide to convolution arithmetic).
 import math
 
 from engine.kernels.activation import Activation
-from engine.kernels.conv import cpu, cuda
+from engine.kernels.conv import cpu, cpu_weights, cuda
 from engine.kernels.conv.blocking import (
     NEAR,
     Blocking,
@@ -362,7 +362,7 @@ INPUT_GRADIENT = Op("conv2d_input_gradient", input_gradient_reference, input_gra
                     input_gradient_arrange, input_gradient_grad, input_gradient_terms, cost(1, 0),
                     {"shape": (), **DEFAULTS})
 WEIGHT_GRADIENT = Op("conv2d_weight_gradient", weight_gradient_reference, weight_gradient_shapes,
-                     cpu.WEIGHT_GRADIENT_PHASES, cuda.weight_gradient_cuda,
+                     cpu_weights.WEIGHT_GRADIENT_PHASES, cuda.weight_gradient_cuda,
                      lambda rng: (((x, dy), {**given, "kernel": w.shape[:2]}) for x, w, dy, given in operands(rng)),
                      weight_gradient_arrange, weight_gradient_grad, weight_gradient_terms, cost(2, 1),
                      {"kernel": (), **DEFAULTS})

@@ -18,7 +18,15 @@ import numpy as np
 from numba import int32, int64
 
 from engine.kernels.conv import cuda_depthwise
-from engine.kernels.conv.cuda_gather import first_tap, patches, phase_in_grid, pixels, place_of_phase, turned
+from engine.kernels.conv.cuda_gather import (
+    first_tap,
+    patches,
+    phase_in_grid,
+    pixels,
+    place_of_phase,
+    turned,
+    whole,
+)
 from engine.kernels.gpu import (
     THREADS,
     block_anew,
@@ -46,7 +54,7 @@ from engine.kernels.matmul.cuda_tiles import (
     reader,
     writer,
 )
-from engine.kernels.op import Spec, demand
+from engine.kernels.op import Spec
 
 first_tap_device = device(first_tap)
 TALL = Tile(128, 64, 16, 8, 4)               # images have many pixels, and often 64 channels
@@ -178,13 +186,6 @@ def _weights(tile, wide):
 
 
 # ----------------------------------------------------------------------------------------------------------- launchers
-
-
-def whole(*numbers):
-    """Numbers as kernels take them, in 32 bits."""
-    demand(all(abs(v) < 2 ** 31 for v in numbers), "fewer than 2**31 pixels, terms and values of an image",
-           max(numbers), "split the batch")
-    return tuple(map(np.int32, numbers))
 
 
 def pieces_for(kind, m, n, k, products, dtype):

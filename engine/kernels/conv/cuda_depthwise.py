@@ -7,6 +7,7 @@ channels x 8 threads adds the pixels of one piece for one tap; pieces are added 
 import numpy as np
 from numba import int32
 
+from engine.kernels.conv.cuda_gather import whole
 from engine.kernels.gpu import (
     THREADS,
     blocks,
@@ -135,10 +136,6 @@ def parts_spec(w, y, dtype):
     pixels, products = y[0] * y[1] * y[2], w[0] * w[1] * -(-w[3] // ACROSS)
     pieces = max(1, min(4 * ENOUGH // products, pixels // PIXELS))
     return (Spec((pieces, w[0] * w[1], w[3]), np.dtype(dtype)),) if pieces > 1 else ()
-
-
-def whole(*numbers):
-    return tuple(map(np.int32, numbers))
 
 
 def in_fours(*arrays):

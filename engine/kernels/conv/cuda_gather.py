@@ -13,9 +13,11 @@ that they come in one access, and value by value.
 """
 import functools
 
+import numpy as np
 from numba import int32
 
 from engine.kernels.gpu import device_in, load1, load4
+from engine.kernels.op import demand
 
 FAR = -(1 << 30)                             # a row outside of every image
 
@@ -215,3 +217,10 @@ def place_of_phase(row, of):
     p, q, stride_h, stride_w, i, j, height, width = of
     image, rest = row // (p * q), row % (p * q)
     return (image * height + rest // q * stride_h + i) * width + rest % q * stride_w + j
+
+
+def whole(*numbers):
+    """Numbers as kernels take them, in 32 bits."""
+    demand(all(abs(v) < 2 ** 31 for v in numbers), "fewer than 2**31 pixels, terms and values of an image",
+           max(numbers), "split the batch")
+    return tuple(map(np.int32, numbers))

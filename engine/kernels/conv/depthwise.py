@@ -14,12 +14,12 @@ BESIDE = 4                                   # vectors of channels that are comp
 
 
 @part
-def taps_inside(begin, dilation, taps, size):
-    """First tap and tap behind the last for which 0 <= begin + tap * dilation < size."""
-    low = 0 if begin >= 0 else (-begin + dilation - 1) // dilation
-    high = (size - begin + dilation - 1) // dilation if size > begin else 0
-    low = least(low, taps)
-    return low, clamp(high, low, taps)
+def inside(begin, step, count, size):
+    """The first i below `count`, and the one behind the last, for which 0 <= begin + i * step < size."""
+    low = 0 if begin >= 0 else (-begin + step - 1) // step
+    high = (size - begin + step - 1) // step if size > begin else 0
+    low = least(low, count)
+    return low, clamp(high, low, count)
 
 
 @part
@@ -84,12 +84,12 @@ def depthwise(x, w, geometry, y, start, f, task, tasks):
     first, count = span(number * p, task, tasks)
     for row in range(first, first + count):
         begin = row % p * stride_h - top
-        r0, r1 = taps_inside(begin, dilation_h, r, h)
+        r0, r1 = inside(begin, dilation_h, r, h)
         line = pointer(x) + (row // p * h + begin + r0 * dilation_h) * width * c
         for j in range(q):
             to, since = pointer(y) + (row * q + j) * o, start[0] + (row * q + j) * start[1]
             column = j * stride_w - left
-            s0, s1 = taps_inside(column, dilation_w, s, width)
+            s0, s1 = inside(column, dilation_w, s, width)
             at, of = line + (column + s0 * dilation_w) * c, pointer(w) + (r0 * w_row + s0 * w_col)
             if o == c:
                 channels_at(c, at, x_row, x_col, of, w_row, w_col, since, start[2], to, r1 - r0, s1 - s0)
@@ -141,16 +141,6 @@ def depthwise_input_gradient(dy, w, geometry, dx, start, f, task, tasks):
 
 
 @part
-def pixels_inside(tap, stride, pad, dilation, count, size):
-    """First output place and place behind the last that read inside the image through this tap."""
-    begin = tap * dilation - pad
-    low = 0 if begin >= 0 else (-begin + stride - 1) // stride
-    high = (size - begin + stride - 1) // stride if size > begin else 0
-    low = least(low, count)
-    return low, clamp(high, low, count)
-
-
-@part
 def tap_sum(t, cols, number, high, wide, x, x_image, x_row, x_col, dy, y_image, y_row, y_col, out):
     """out[:cols] = the sum over all pixels of x times dy, for a tile like t of one row."""
     acc = tile_load(t, out, 0, 0)
@@ -190,9 +180,10 @@ def depthwise_weight_gradient(x, dy, geometry, dweights, task, tasks):
     for item in range(first, first + count):
         tap, begin = item // blocks, item % blocks * block
         end = least(o, begin + block)
-        i0, i1 = pixels_inside(tap // s, stride_h, top, dilation_h, p, h)
-        j0, j1 = pixels_inside(tap % s, stride_w, left, dilation_w, q, width)
-        row, column = i0 * stride_h - top + tap // s * dilation_h, j0 * stride_w - left + tap % s * dilation_w
+        row, column = tap // s * dilation_h - top, tap % s * dilation_w - left
+        i0, i1 = inside(row, stride_h, p, h)
+        j0, j1 = inside(column, stride_w, q, width)
+        row, column = row + i0 * stride_h, column + j0 * stride_w
         at, of = pointer(x) + (row * width + column) * c, pointer(dy) + (i0 * q + j0) * o
         to, high, wide = pointer(dweights) + tap * o, i1 - i0, j1 - j0
         x_row, x_col, x_image, y_image = stride_h * width * c, stride_w * c, h * width * c, p * q * o
