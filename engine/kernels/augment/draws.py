@@ -47,6 +47,16 @@ def span_at(word, length, size, inside):
     return (np.int64(0) if first < 0 else first), (size if end > size else end)
 
 
+def looked_at(h, w, height, width, angle, down, right):
+    """(a, b, c, d, e, f): a pixel (i, j) of an (h, w) image is looked up at (a i + b j + c, d i + e j + f), in a window
+    of these shares of the image, turned by an angle, whose centre is moved by these shares."""
+    a, b = height * math.cos(angle), -height * math.sin(angle)
+    d, e = width * math.sin(angle), width * math.cos(angle)
+    middle, centre = (h - 1) / 2, (w - 1) / 2
+    return (a, b, middle + down * h - a * middle - b * centre,
+            d, e, centre + right * w - d * middle - e * centre)
+
+
 def share_at(u, v, alpha):
     """(sum, share): if sum <= 1, share is drawn from the distribution Beta(alpha, alpha) (Jöhnk 1964).
 
