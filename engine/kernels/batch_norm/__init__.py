@@ -21,7 +21,8 @@ import numpy as np
 from engine.kernels.activation import Activation
 from engine.kernels.batch_norm import cpu, cuda
 from engine.kernels.formula import Formula
-from engine.kernels.op import Cost, Op, Spec, demand, floats, rows, share, spec
+from engine.kernels.norm import norm_op
+from engine.kernels.op import Spec, demand, floats, rows, share, spec
 from engine.kernels.split import chunks, rows_of_chunk
 
 FLOAT64 = np.dtype("float64")
@@ -252,32 +253,20 @@ def _inference_grad_samples(rng):
 # ------------------------------------------------------------------------------------------------------------- records
 
 
-def _terms(first, *rest, **attributes):
-    return 4 * first.size // max(1, first.shape[-1]) + 4 * first.shape[-1]
-
-
-def _cost(inputs, outputs, attributes):
-    return Cost(8 * inputs[0].size, sum(s.nbytes for s in (*inputs, *outputs)))
-
-
-def _op(name, reference, shapes, cpu, launcher, samples, arrange, grad=None, attributes=None, **more):
-    return Op(name, reference, shapes, cpu, launcher, samples, arrange, grad, _terms, _cost, attributes or {}, **more)
-
-
 TRAINING = {"momentum": 0.99, "epsilon": 1e-3, "activation": None}
 KEPT = {"updates": {1: 3, 2: 4}, "byproducts": frozenset({1, 2, 3, 4})}
 OPS = (
-    _op("batch_norm", batch_norm_reference, batch_norm_shapes, (cpu.chunk_moments, cpu.join_moments, cpu.normalise),
-        cuda.batch_norm, _batch_samples, arrange_training, batch_norm_gradient, TRAINING, **KEPT),
-    _op("batch_norm_add", batch_norm_add_reference, batch_norm_add_shapes,
-        (cpu.chunk_moments_add, cpu.join_moments_add, cpu.normalise_add), cuda.batch_norm_add, _batch_add_samples,
-        arrange_training, batch_norm_add_gradient, TRAINING, **KEPT),
-    _op("batch_norm_grad", batch_norm_grad_reference, batch_norm_grad_shapes,
-        (cpu.batch_products, cpu.join_products, cpu.batch_norm_grad), cuda.batch_norm_grad, _batch_grad_samples,
-        arrange_grad, attributes={"activation": None}),
-    _op("batch_norm_inference", inference_reference, inference_shapes, cpu.inference, cuda.inference,
-        _inference_samples, arrange_inference, inference_gradient, {"epsilon": 1e-3, "activation": None}),
-    _op("batch_norm_inference_grad", inference_grad_reference, inference_grad_shapes,
-        (cpu.inference_products, cpu.join_inference, cpu.inference_grad), cuda.inference_grad, _inference_grad_samples,
-        arrange_grad, None, {"epsilon": 1e-3}),
+    norm_op("batch_norm", batch_norm_reference, batch_norm_shapes, (cpu.chunk_moments, cpu.join_moments, cpu.normalise),
+            cuda.batch_norm, _batch_samples, arrange_training, batch_norm_gradient, TRAINING, **KEPT),
+    norm_op("batch_norm_add", batch_norm_add_reference, batch_norm_add_shapes,
+            (cpu.chunk_moments_add, cpu.join_moments_add, cpu.normalise_add), cuda.batch_norm_add, _batch_add_samples,
+            arrange_training, batch_norm_add_gradient, TRAINING, **KEPT),
+    norm_op("batch_norm_grad", batch_norm_grad_reference, batch_norm_grad_shapes,
+            (cpu.batch_products, cpu.join_products, cpu.batch_norm_grad), cuda.batch_norm_grad, _batch_grad_samples,
+            arrange_grad, attributes={"activation": None}),
+    norm_op("batch_norm_inference", inference_reference, inference_shapes, cpu.inference, cuda.inference,
+            _inference_samples, arrange_inference, inference_gradient, {"epsilon": 1e-3, "activation": None}),
+    norm_op("batch_norm_inference_grad", inference_grad_reference, inference_grad_shapes,
+            (cpu.inference_products, cpu.join_inference, cpu.inference_grad), cuda.inference_grad,
+            _inference_grad_samples, arrange_grad, None, {"epsilon": 1e-3}),
 )

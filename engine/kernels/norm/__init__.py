@@ -122,19 +122,20 @@ def _cost(inputs, outputs, attributes):
     return Cost(8 * inputs[0].size, sum(s.nbytes for s in (*inputs, *outputs)))
 
 
-def _op(name, reference, shapes, cpu, launcher, samples, arrange, grad=None, attributes=None, **more):
+def norm_op(name, reference, shapes, cpu, launcher, samples, arrange, grad=None, attributes=None, **more):
+    """The record of a normalisation: all of them sum over columns or lines and touch each value a few times."""
     return Op(name, reference, shapes, cpu, launcher, samples, arrange, grad, _terms, _cost, attributes or {}, **more)
 
 
 ROW = {"epsilon": 1e-5}
 OPS = (
-    _op("layer_norm", layer_norm_reference, layer_norm_shapes, cpu.layer_norm, cuda.layer_norm, _row_samples, rows,
-        layer_norm_gradient, ROW),
-    _op("layer_norm_grad", layer_norm_grad_reference, layer_norm_grad_shapes,
-        (cpu.layer_norm_grad, cpu.join_layer_norm), cuda.layer_norm_grad,
-        _row_grad_samples, arrange_grad, None, ROW),
-    _op("rms_norm", rms_norm_reference, rms_norm_shapes, cpu.rms_norm, cuda.rms_norm, _rms_samples, rows,
-        rms_norm_gradient, ROW),
-    _op("rms_norm_grad", rms_norm_grad_reference, rms_norm_grad_shapes, (cpu.rms_norm_grad, cpu.join_rms_norm),
-        cuda.rms_norm_grad, _row_grad_samples, arrange_grad, None, ROW),
+    norm_op("layer_norm", layer_norm_reference, layer_norm_shapes, cpu.layer_norm, cuda.layer_norm, _row_samples, rows,
+            layer_norm_gradient, ROW),
+    norm_op("layer_norm_grad", layer_norm_grad_reference, layer_norm_grad_shapes,
+            (cpu.layer_norm_grad, cpu.join_layer_norm), cuda.layer_norm_grad,
+            _row_grad_samples, arrange_grad, None, ROW),
+    norm_op("rms_norm", rms_norm_reference, rms_norm_shapes, cpu.rms_norm, cuda.rms_norm, _rms_samples, rows,
+            rms_norm_gradient, ROW),
+    norm_op("rms_norm_grad", rms_norm_grad_reference, rms_norm_grad_shapes, (cpu.rms_norm_grad, cpu.join_rms_norm),
+            cuda.rms_norm_grad, _row_grad_samples, arrange_grad, None, ROW),
 )
