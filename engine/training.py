@@ -181,8 +181,8 @@ def results(target, sums, metrics, count):
 class Epoch:
     """Plans that go once through a data set: whole batches, and the rest that does not fill one.
 
-    run(order, rates, between)   one epoch; `between(done)` is called after every piece with the batches done
-    totals()                     {name: host array}, the sums over the epoch
+    start(order, rate), pieces(seconds)   one epoch, in pieces between which Python looks up
+    results()                             {"loss": ..., metric: ...} of what was run
     """
 
     def __init__(self, state, loss, metrics, data, y_shape, y_dtype, optimizer=None, augment=None):
