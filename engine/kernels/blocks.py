@@ -32,6 +32,13 @@ def packed_size(k, n, dtype):
 
 
 @part
+def clear(p, count):
+    """p[:count] = 0"""
+    for k in range(0, count, lanes_of(p)):
+        tile_store(tile(1, 1, p), p + k, 0, count - k)
+
+
+@part
 def strips_of(n, like):
     """Strips of two vectors that cover n columns."""
     return (n + 2 * lanes_of(like) - 1) // (2 * lanes_of(like))

@@ -17,9 +17,9 @@ import math
 
 import numpy as np
 
+from engine.kernels.blocks import clear
 from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats, share
-from engine.kernels.pool.cpu import clear
 from engine.kernels.pool.cuda import split_place
 from engine.kernels.simd import broadcast, lanes_of, pointer, tile, tile_load, tile_store
 from engine.kernels.simd.parts import part

@@ -7,7 +7,7 @@ run over blocks in order: the same bits for any number of tasks.
 import numpy as np
 
 from engine.kernels import elementary
-from engine.kernels.blocks import multiply, pack, pack_transposed, packed_size
+from engine.kernels.blocks import clear, multiply, pack, pack_transposed, packed_size
 from engine.kernels.op import Spec
 from engine.kernels.simd import (
     ROWS,
@@ -55,13 +55,6 @@ def room(own, d, e):
     sums = scaled + QUERIES * d
     first = sums + QUERIES * (d if d > e else e)
     return scores, slopes, scaled, sums, first, first + QUERIES, first + 2 * QUERIES
-
-
-@part
-def clear(p, count):
-    """p[:count] = 0"""
-    for k in range(0, count, lanes_of(p)):
-        tile_store(tile(1, 1, p), p + k, 0, count - k)
 
 
 @part(disjoint=True)

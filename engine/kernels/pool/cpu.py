@@ -4,6 +4,7 @@
 """
 import math
 
+from engine.kernels.blocks import clear
 from engine.kernels.simd import (
     broadcast,
     lanes_of,
@@ -58,14 +59,6 @@ def max_pool_cpu(x, kr, ks, stride_r, stride_s, top, left, step_r, step_s, y, pl
                 tile_store(best, py + (to + channel), 0, c - channel)
                 if kept:
                     tile_store(place, pk + (to + channel), 0, c - channel)
-
-
-@part
-def clear(p, size):
-    """p[0 .. size - 1] = 0"""
-    one = tile(1, 1, p)
-    for at in range(0, size, lanes_of(p)):
-        tile_store(one, p + at, 0, size - at)
 
 
 @part

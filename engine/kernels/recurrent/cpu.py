@@ -6,13 +6,13 @@ chain of multiply-adds behind a value does not depend on who computes it: the bi
 """
 import numpy as np
 
-from engine.kernels.blocks import multiply, pack, pack_transposed, packed_size
+from engine.kernels.blocks import clear, multiply, pack, pack_transposed, packed_size
+from engine.kernels.matmul.blocking import SERIAL_BELOW
 from engine.kernels.op import Spec
-from engine.kernels.simd import ROWS, lanes_of, part, pointer, tile, tile_store
+from engine.kernels.simd import ROWS, lanes_of, part, pointer
 from engine.kernels.split import span
 
 CHUNK = 4 * ROWS                             # sequences that go through the steps together
-SERIAL_BELOW = 500_000                       # multiply-adds that one thread does in about 10 us
 
 
 def plan(n, steps, units, gates, dtype, threads, packed):
@@ -22,13 +22,6 @@ def plan(n, steps, units, gates, dtype, threads, packed):
     size = sum(packed_size(*p, dtype) for p in packed) + CHUNK * (gates + 2) * units + units
     size = -(-size // 64) * 64               # strips begin on cache lines
     return tasks, (Spec((tasks * size,), np.dtype(dtype)),)
-
-
-@part
-def clear(p, count):
-    """p[:count] = 0"""
-    for k in range(0, count, lanes_of(p)):
-        tile_store(tile(1, 1, p), p + k, 0, count - k)
 
 
 @part(disjoint=True)
