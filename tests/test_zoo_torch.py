@@ -214,35 +214,55 @@ def randomised(module, dtype, seed=0):
     return module.to(getattr(torch, dtype))
 
 
-def near(got, want, dtype, what, least=0.0):
-    """Relative to the largest value, or to `least`: what is 0 but for rounding has no size of its own."""
-    largest = max(np.abs(want).max(), least)
-    worst = np.abs(got - want).max()
-    assert got.shape == want.shape and worst <= TOLERANCE[dtype] * largest, f"{what}: {worst / largest:.2e}"
+def far(got, want, dtype, least=0.0):
+    """How far `got` lies off where that is too far, else 0.
+
+    Relative to the largest value, or to `least`: what is 0 but for rounding has no size of its own.
+    """
+    assert got.shape == want.shape
+    worst = np.abs(got - want).max() / max(np.abs(want).max(), least)
+    return 0.0 if worst <= TOLERANCE[dtype] else worst
 
 
-def compare(model, module, shape, dtype, path, classes=3):
-    """Loads the module's file into the model; outputs in inference and gradients in training have to agree."""
+def compare(model, module, shape, dtype, path, classes=3, draws=1):
+    """Loads the module's file into the model; outputs in inference and gradients in training have to agree.
+
+    The gradient of a network jumps where an argument of a ReLU is 0, or two of a max pooling are equal. Among the
+    100,000s of values of a whole network, some lie within float32's rounding of such a place about one time in three,
+    whoever computes (PyTorch's own float32 and float64 gradients then differ by as much). So outputs have to agree in
+    every draw of the data and all gradients in one of `draws`; a kernel that is wrong is so in all of them.
+    """
     randomised(module, dtype)
     torch.save(module.state_dict(), path / "weights.pt")
     assert load_torch(model, path / "weights.pt").complete
-    x = np.random.default_rng(1).standard_normal(shape).astype(dtype)
-    y = np.arange(len(x)) % classes
-    given = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
-    module.eval()
-    with torch.no_grad():
-        near(model.predict(x), module(given).numpy(), dtype, "prediction")
-    module.train()
-    loss = F.cross_entropy(module(given), torch.from_numpy(y))
-    loss.backward()
     model.compile("sgd", "cross_entropy")
+    misses = None
+    for seed in range(1, 1 + draws):
+        module.load_state_dict(torch.load(path / "weights.pt"))
+        x = np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+        given = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+        module.eval()
+        with torch.no_grad():
+            assert not far(model.predict(x), module(given).numpy(), dtype), "prediction"
+        misses = wrong_gradients(model, module, x, given, dtype, classes)
+        if not misses:
+            return
+    assert not misses
+
+
+def wrong_gradients(model, module, x, given, dtype, classes):
+    """{parameter: how far its gradient in the model lies off the one in the module}, of those that lie too far."""
+    y = np.arange(len(x)) % classes
+    module.train()
+    module.zero_grad()
+    F.cross_entropy(module(given), torch.from_numpy(y)).backward()
     found = model.gradients(x, y)
     wanted = {name: p.grad.numpy() for name, p in module.named_parameters()}
     entries = {e.name: e for e in _wanted(model.network, {}) if e.weight in found}
     assert set(entries) == set(wanted)
     least = 1e-3 * max(np.abs(gradient).max() for gradient in wanted.values())
-    for name, entry in entries.items():
-        near(entry.to_torch(found[entry.weight]), wanted[name], dtype, f"gradient of {name}", least)
+    misses = {n: far(e.to_torch(found[e.weight]), wanted[n], dtype, least) for n, e in entries.items()}
+    return {name: miss for name, miss in misses.items() if miss}
 
 
 def headed(layers, shape, dtype):
@@ -316,7 +336,7 @@ def test_an_auxiliary_head_has_its_share_of_the_loss(tmp_path):
     wanted = dict(twin.named_parameters())
     for entry in _wanted(model.network, {}):
         if entry.weight in found:
-            near(entry.to_torch(found[entry.weight]), wanted[entry.name].grad.numpy(), "float64", entry.name)
+            assert not far(entry.to_torch(found[entry.weight]), wanted[entry.name].grad.numpy(), "float64"), entry.name
     assert model.train_step(x, y) == pytest.approx(loss.item(), rel=1e-9)
 
 
@@ -344,16 +364,18 @@ def test_weights_go_back_into_torch():
     twin.load_state_dict({k: torch.from_numpy(v) for k, v in engine.torch_state(model).items()})
     x = np.random.default_rng(0).standard_normal((3, 28, 28, 1)).astype("f4")
     with torch.no_grad():
-        near(model.predict(x), twin(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy(), "float32", "prediction")
+        assert not far(model.predict(x), twin(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy(), "float32")
 
 
 @pytest.mark.slow
-def test_whole_resnet18(tmp_path):
-    model = zoo.resnet18(classes=10, input_shape=(64, 64, 3))
-    compare(model, ResNet18(10), (4, 64, 64, 3), "float32", tmp_path, 10)
+@pytest.mark.parametrize("dtype,draws", [("float32", 6), ("float64", 1)])
+def test_whole_resnet18(dtype, draws, tmp_path):
+    model = zoo.resnet18(classes=10, input_shape=(64, 64, 3), dtype=dtype)
+    compare(model, ResNet18(10), (4, 64, 64, 3), dtype, tmp_path, 10, draws)
 
 
 @pytest.mark.slow
-def test_whole_alexnet(tmp_path):
-    model = zoo.alexnet(classes=10, input_shape=(95, 95, 3), dropout=0.0)
-    compare(model, alexnet(10), (4, 95, 95, 3), "float32", tmp_path, 10)
+@pytest.mark.parametrize("dtype,draws", [("float32", 6), ("float64", 1)])
+def test_whole_alexnet(dtype, draws, tmp_path):
+    model = zoo.alexnet(classes=10, input_shape=(95, 95, 3), dropout=0.0, dtype=dtype)
+    compare(model, alexnet(10), (4, 95, 95, 3), dtype, tmp_path, 10, draws)
