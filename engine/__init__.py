@@ -18,6 +18,7 @@ from engine import (
     optimizers,
     schedules,
     target,
+    zoo,
 )
 from engine.kernels.activation import activation
 from engine.kernels.emulator import emulate
@@ -28,8 +29,11 @@ from engine.layers import __all__ as _layers
 from engine.layers.activations import add_activation
 from engine.model import Sequential, load
 from engine.state import seed
+from engine.target import from_dlpack
+from engine.torch_weights import load_torch, torch_state
 from engine.version import __version__
 
-__all__ = ["Op", "Sequential", "activation", "add_activation", "callbacks", "data", "emulate", "errors", "initializers",
-           "kernels", "layers", "load", "losses", "metrics", "optimizers", "schedules", "seed", "target", "threads",
+__all__ = ["Op", "Sequential", "activation", "add_activation", "callbacks", "data", "emulate", "errors", "from_dlpack",
+           "initializers", "kernels", "layers", "load", "load_torch", "losses", "metrics", "optimizers", "schedules",
+           "seed", "target", "threads", "torch_state", "zoo",
            *(name for name in _layers if name[0].isupper())]

@@ -6,6 +6,7 @@ large pieces with no Python between the steps.
 import csv
 import math
 import os
+import time
 
 from engine import progress, schedules
 from engine.errors import unknown
@@ -102,6 +103,23 @@ class EarlyStopping(_Watching):
     def restore(self, state):
         super().restore(state)
         self.waited = state["waited"]
+
+
+class Goal(_Watching):
+    """Stops as soon as `monitor` is as good as `value`; `epoch` and `seconds` (since the fit began) say when, None
+    before."""
+
+    def __init__(self, monitor, value, mode="auto"):
+        super().__init__(monitor, mode)
+        self.value, self.epoch, self.seconds, self._started = value, None, None, 0.0
+
+    def on_train_begin(self):
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs):
+        if self.better(logs) and self.sign * (self.best - self.value) >= 0:
+            self.epoch, self.seconds = epoch, time.perf_counter() - self._started
+            self.model.stop_training = True
 
 
 class ModelCheckpoint(_Watching):

@@ -34,6 +34,10 @@ class Loss(Configured):
                             f"{int(np.argwhere(~np.isfinite(y.reshape(len(y), -1)).all(1))[0, 0])}")
         return y
 
+    def rows(self, graph, y, output_shape, dtype):
+        """Labels as rows of numbers of which a mixture is a label as well (for MixUp)."""
+        return y
+
     def nodes(self, graph, prediction, y, weights):
         raise NotImplementedError(f"{type(self).__name__}: a loss needs a method nodes(...)")
 
@@ -98,6 +102,11 @@ class CrossEntropy(Loss):
             return class_labels(y, output_shape[0], self._name)
         return super().labels(y, output_shape, dtype)
 
+    def rows(self, graph, y, output_shape, dtype):
+        if y.dtype != np.int64:
+            return y
+        return graph.add("one_hot", y, classes=output_shape[-1], dtype=np.dtype(dtype).name)
+
     def nodes(self, graph, prediction, y, weights):
         op = "cross_entropy" if y.dtype == np.int64 else "cross_entropy_probabilities"
         return graph.add(op, self.logits(graph, prediction), y, weights, label_smoothing=self.label_smoothing)[0]
@@ -116,13 +125,21 @@ class BinaryCrossEntropy(_Simple):
         return y
 
 
-@LOSSES.aliases()
-class Hinge(_Simple):
-    """max(0, 1 - y * prediction) with labels -1 or 1; labels 0 and 1 are taken as -1 and 1."""
-    op = "hinge"
+class _OfSigns(_Simple):
+    """Labels are -1 and 1, and nothing in between."""
 
     def labels(self, y, output_shape, dtype):
         return signs(super().labels(y, output_shape, dtype), self._name)
+
+    def rows(self, graph, y, output_shape, dtype):
+        raise DataError(f"{self._name}: its labels are -1 and 1 only, so they cannot be mixed; leave MixUp out, or "
+                        f"take binary_cross_entropy")
+
+
+@LOSSES.aliases()
+class Hinge(_OfSigns):
+    """max(0, 1 - y * prediction) with labels -1 or 1; labels 0 and 1 are taken as -1 and 1."""
+    op = "hinge"
 
 
 @LOSSES.aliases("kl_divergence", "kld")
@@ -132,13 +149,10 @@ class KullbackLeibler(_Simple):
 
 
 @LOSSES.aliases("perceptron")
-class PerceptronCriterion(_Simple):
+class PerceptronCriterion(_OfSigns):
     """max(0, -y * score) with labels 0/1 or -1/1 (Rosenblatt 1958); looks through a final step."""
     op = "perceptron"
     through = ("step",)
-
-    def labels(self, y, output_shape, dtype):
-        return signs(super().labels(y, output_shape, dtype), self._name)
 
 
 def class_labels(y, classes, name):

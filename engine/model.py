@@ -1,4 +1,6 @@
 """Sequential: a chain of layers that is trained, evaluated, asked and saved. Thin: it writes graphs and runs plans."""
+import contextlib
+
 import numpy as np
 
 from engine import callbacks as calls
@@ -7,14 +9,17 @@ from engine import metrics as measures
 from engine import optimizers, progress, saving
 from engine import target as targets
 from engine import training
+from engine.data import streams
+from engine.data.augment import pipeline
+from engine.data.loader import Loader
 from engine.doors import check_x, sample_weights, take_validation
 from engine.errors import DataError, EngineError, FileError, ShapeError, unknown
 from engine.history import History
 from engine.kernels.entry import threads
-from engine.kernels.random import shuffled
-from engine.layers.layer import LAYERS
-from engine.network import Network, name_layers, shape_of_input
+from engine.layers.layer import LAYERS, Layer
+from engine.network import Names, Network, shape_of_input
 from engine.state import State, next_seed
+from engine.streaming import Streamed, prepared
 from engine.summary import summary_text
 
 PIECE = 0.25                                 # seconds of training between two looks at the keyboard and the bar
@@ -38,8 +43,8 @@ class Sequential:
         self.metrics, self.epoch, self.stop_training, self.history = [], 0, False, None
         self._plans, self._batch_size = {}, 32
         self._watching, self._kept_callbacks = [], {}
-        for layer in layers:
-            self.add(layer)
+        self._names, self._seen_changes = Names(), None
+        self._take(list(layers))
 
     # ------------------------------------------------------------------------------------------------------- building
 
@@ -47,22 +52,38 @@ class Sequential:
         """Appends a layer (before the model is built)."""
         if self.state is not None:
             raise EngineError(f"{self.name}: cannot add a layer to a model that is already built; make a new one")
-        self.layers.append(layer)
-        name_layers(self.layers)
+        self._take([layer])
+
+    def _take(self, layers):
+        self._names.add(layers)
+        self.layers += layers
+        self.network = None
 
     def build(self, input_shape=None):
-        """Gives the layers their shapes and the weights their first values; `input_shape` is that of one sample."""
-        if self.state is not None:
-            return self
+        """Gives the layers their shapes and the weights their first values; `input_shape` is that of one sample.
+
+        A layer that was in a built model before brings its weights along. Layers frozen or thawed since the model was
+        built are taken note of here, and wherever the model is used.
+        """
+        if self.state is None or self._seen_changes != Layer.changes:
+            network = self._shaped(input_shape)
+            if self.state is None or network.trained() != list(self.state.offsets):
+                self.network = network
+                self.state = State(network, self.target, self.dtype, self.seed, self.state)
+                self._plans.clear()
+            self._seen_changes = Layer.changes
+        return self
+
+    def _shaped(self, input_shape=None):
+        """The network of names and shapes, without arrays."""
         shape = shape_of_input(self.layers) if input_shape is None else input_shape
+        if self.state is not None:
+            shape = self.network.shape
         if not self.layers or shape is None:
             reason = "the shape of its input is not known" if self.layers else "it has no layers"
             raise EngineError(f"{self.name}: not built: {reason}; add an Input(shape) layer, call build(input_shape), "
                               f"or fit it")
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        self.network = Network(self.layers, shape)
-        self.state = State(self.network, self.target, self.dtype, self.seed)
-        return self
+        return Network(self.layers, (shape,) if isinstance(shape, int) else tuple(shape))
 
     def compile(self, optimizer="adam", loss="mean_squared", metrics=()):
         """Says how to train: optimiser, loss and metrics as objects or names. Keeps the weights."""
@@ -70,26 +91,38 @@ class Sequential:
         self.metrics = [measures.get(m) for m in ([metrics] if isinstance(metrics, str) else metrics)]
         self._plans.clear()
         if self.state is not None:
+            self.build()
             self.state.forget_optimizer()
 
     # ------------------------------------------------------------------------------------------------ Keras's manners
 
-    def fit(self, x, y, batch_size=32, epochs=1, verbose=1, callbacks=(), validation_split=0.0, validation_data=None,
-            shuffle=True, class_weight=None, sample_weight=None, initial_epoch=0):
+    def fit(self, x, y=None, batch_size=32, epochs=1, verbose=1, callbacks=(), validation_split=0.0,
+            validation_data=None, shuffle=True, class_weight=None, sample_weight=None, initial_epoch=0,
+            steps_per_epoch=None, augment=()):
         """Trains for `epochs` epochs and returns the History.
 
         x (N, ...), y (N,) labels or (N, ...) values. validation_split takes the last share of the data as it stands
         (shuffle it before if its order means something, as the writers do in the digits); class_weight
         {class: weight}; sample_weight (N,). initial_epoch: the number of the first epoch (to go on with a
         loaded model: initial_epoch=model.epoch).
+
+        augment: augmentations of `engine.data.augment`, done to every training batch inside the step, as
+        [RandomFlip(), RandomCrop(padding=4)].
+
+        An array is placed on the target as a whole; bytes (uint8) stay bytes there, a quarter of float32, and a step
+        makes them numbers 0 to 255. x may also be data that comes batch by batch, read by a thread in the background
+        while the steps run, with at most two batches waiting in memory: a numpy.memmap or an `engine.data.Lazy` with
+        y (the same training, bit for bit, as with the array in memory), or without y a sequence or iterable of batches
+        (x, y) or (x, y, sample_weight), a generator (an epoch is steps_per_epoch of its batches) or a function that
+        makes one for each epoch. shuffle mixes samples where they are known by number, else the order of a sequence's
+        batches. validation_data takes the same, as (x, y) or alone.
         """
-        x, y, weights = self._data(x, y, sample_weight, class_weight, "fit")
-        (x, y, weights), held_out = take_validation(x, y, weights, validation_split, validation_data)
-        if held_out is not None and validation_data is not None:
-            held_out = self._data(*held_out, None, "validation_data")
-        self._batch_size = check_batch_size(batch_size, len(x))
-        epoch_plan = self._epoch(x, y, weights, self._batch_size, self.optimizer)
-        check_plan = None if held_out is None else self._epoch(*held_out, self._batch_size, None)
+        chain = pipeline(augment)
+        train, held_out = self._of_fit(x, y, batch_size, sample_weight, class_weight, validation_split,
+                                       validation_data, steps_per_epoch)
+        epoch_plan = self._pass(train, batch_size, "fit", self.optimizer, class_weight, chain)
+        check_plan = None if held_out is None else self._pass(
+            held_out, batch_size, "validation_data", class_weight=class_weight if validation_data is None else None)
         history, self.history, self.stop_training = History(), None, False
         watching = self._begin(callbacks)
         try:
@@ -99,16 +132,16 @@ class Sequential:
                 if self.stop_training:
                     break
         finally:
+            epoch_plan.close()
             for callback in watching:
                 callback.on_train_end()
         self.history = history
         return history
 
-    def evaluate(self, x, y, batch_size=256, sample_weight=None, verbose=0, return_dict=False):
-        """The loss, or [loss, metrics...] (as a dict by name with return_dict=True)."""
-        x, y, weights = self._data(x, y, sample_weight, None, "evaluate")
-        plan = self._epoch(x, y, weights, check_batch_size(batch_size, len(x)), None)
-        figures = self._run(plan, np.arange(len(x)))
+    def evaluate(self, x, y=None, batch_size=256, sample_weight=None, verbose=0, return_dict=False):
+        """The loss, or [loss, metrics...] (as a dict by name with return_dict=True). x may be all that `fit` takes."""
+        plan = self._pass(self._set(x, y, sample_weight, None, batch_size, None, "evaluate"), batch_size, "evaluate")
+        figures = self._run(plan)
         if verbose:
             progress.figures("evaluate", figures)
         if return_dict:
@@ -116,30 +149,44 @@ class Sequential:
         return figures["loss"] if len(figures) == 1 else list(figures.values())
 
     def predict(self, x, batch_size=256, verbose=0):
-        """The model's outputs (N, ...) for x (N, ...), as in inference: no dropout, running statistics."""
+        """The model's outputs (N, ...) for x (N, ...), as in inference: no dropout, running statistics. x may be all
+        that `fit` takes; of batches (x, y) only x is looked at."""
+        source = streams.source(x, None, None, check_batch_size(batch_size), None, "predict")
+        if source is not None:
+            return self._predict_stream(source)
         x = check_x(x, self, "predict")
         out = np.empty((len(x), *self.network.output_shape), self.dtype)
         batch_size = check_batch_size(batch_size, max(1, len(x)))
         for start in range(0, len(x), batch_size):
             part = x[start:start + batch_size]
-            plan = self._plan(("predict", len(part)), lambda: training.predict_graph(self.state, len(part)))
-            plan.run(x=part)
-            out[start:start + len(part)] = plan.fetch("prediction")
+            out[start:start + len(part)] = self._predict(part)
         return out
+
+    def _predict(self, part):
+        plan = self._plan(("predict", len(part)), lambda: training.predict_graph(self.state, len(part)))
+        plan.run(x=part)
+        return plan.fetch("prediction")
+
+    def _predict_stream(self, source):
+        outputs = []
+        with Loader(source.batches(), lambda batch: prepared(self, batch, "predict")[0], "predict") as loader:
+            while (part := loader.take()) is not None:
+                outputs.append(self._predict(check_x(part, self, "predict", checked=True)))
+        return np.concatenate(outputs)
 
     __call__ = predict
 
     def summary(self):
-        """Prints the layers with their shapes and numbers of weights."""
-        if self.state is None:
-            self.build()
-        progress.show(summary_text(self))
+        """Prints the layers with their shapes and numbers of weights, composite layers as trees of their branches."""
+        progress.show(summary_text(self, self._described()))
 
     def count_params(self, trainable=None):
-        """How many numbers the weights are; trainable=True or False counts only those."""
-        self.build()
-        return sum(int(np.prod(w.weight.shape)) for w in self.network.weights
-                   if trainable is None or w.trainable == trainable)
+        """How many numbers the weights are; trainable=True or False counts only those. Needs shapes, no arrays."""
+        return self._described().count(trainable)
+
+    def _described(self):
+        """The network as it is now: of the arrays if there are any, else only its shapes."""
+        return self._shaped() if self.state is None else self.build().network
 
     # ------------------------------------------------------------------------------------------- loops of one's own
 
@@ -240,26 +287,62 @@ class Sequential:
 
     # -------------------------------------------------------------------------------------------------------- inside
 
-    def _data(self, x, y, sample_weight, class_weight, caller):
-        if self.loss is None:
-            raise EngineError(f"{caller}: the model is not compiled; call compile(optimizer=..., loss=...) first")
-        x = check_x(x, self, caller)
-        y = self.loss.labels(y, self.network.output_shape, self.dtype)
+    def _data(self, x, y, sample_weight, class_weight, caller, checked=False):
+        self._demand_compiled(caller)
+        if y is None:
+            raise DataError(f"{caller}: expected labels y for an array x, got none")
+        x = check_x(x, self, caller, checked)
+        self.build()
+        y = self.loss.labels(targets.to_host(y), self.network.output_shape, self.dtype)
         if len(x) != len(y):
             raise ShapeError(f"{caller}: expected as many labels as samples, got {len(x)} samples and {len(y)} labels")
         if not len(x):
             raise DataError(f"{caller}: expected at least one sample, got none")
         return x, y, sample_weights(y, sample_weight, class_weight, self.dtype, caller)
 
+    def _demand_compiled(self, caller):
+        if self.loss is None:
+            raise EngineError(f"{caller}: the model is not compiled; call compile(optimizer=..., loss=...) first")
+
+    def _set(self, x, y, sample_weight, class_weight, batch_size, steps, caller):
+        """What a pass goes through: a source of batches, or arrays (x, y, weights)."""
+        self._demand_compiled(caller)
+        source = streams.source(x, y, sample_weight, check_batch_size(batch_size), steps, caller)
+        return self._data(x, y, sample_weight, class_weight, caller) if source is None else source
+
+    def _of_fit(self, x, y, batch_size, sample_weight, class_weight, share, validation, steps):
+        """(what to train on, what to validate with or None), each as `_set` has it."""
+        train = self._set(x, y, sample_weight, class_weight, batch_size, steps, "fit")
+        if isinstance(validation, (tuple, list)):
+            _, given = take_validation(None, None, None, 0, validation)
+            return train, self._set(*given, None, batch_size, None, "validation_data")
+        if validation is not None:
+            return train, self._set(validation, None, None, None, batch_size, None, "validation_data")
+        if isinstance(train, tuple):
+            return take_validation(*train, share, None)
+        if not share:
+            return train, None
+        if not isinstance(train, streams.Rows):
+            raise DataError(f"fit: validation_split takes the last samples of an array, which {type(x).__name__} is "
+                            f"not; give validation_data")
+        return train.split(share)
+
+    def _pass(self, data, batch_size, caller, optimizer=None, class_weight=None, augment=None):
+        """What goes once through data as `_set` has it."""
+        if not isinstance(data, tuple):
+            return Streamed(self, data, optimizer, class_weight, augment, caller)
+        size = check_batch_size(batch_size, len(data[0]))
+        if optimizer is not None:
+            self._batch_size = size
+        x, y, weights = data
+        batches = training.Batches(self.target, x, y, weights, size)
+        return training.Epoch(self.state, self.loss, self.metrics, batches, y.shape[1:], y.dtype, optimizer, augment)
+
     def _plan(self, key, graph):
         key = (*key, threads.get(), tuple(self.state.offsets))
         if key not in self._plans:
             self._plans[key] = training.plan_of(graph(), self.state)
         return self._plans[key]
-
-    def _epoch(self, x, y, weights, size, optimizer):
-        data = training.Batches(self.target, x, y, weights, size)
-        return training.Epoch(self.state, self.loss, self.metrics, data, y.shape[1:], y.dtype, optimizer)
 
     def _begin(self, callbacks):
         watching = list(callbacks)
@@ -282,28 +365,27 @@ class Sequential:
     def _one_epoch(self, epoch, epochs, plan, check_plan, shuffle, verbose, watching):
         for callback in watching:
             callback.on_epoch_begin(epoch)
-        count, first = plan.data.count, self.step
-        order = shuffled(count, self.seed, self.epoch) if shuffle else np.arange(count)
-        rates = np.array([self.optimizer.learning_rate.at(first + i) for i in range(plan.steps)])
-        figures = self._run(plan, order, rates, f"epoch {epoch + 1}/{epochs}", verbose, watching)
+        first, order = self.step, plan.order(self.seed, self.epoch if shuffle else None)
+        rate, title = self.optimizer.learning_rate, f"epoch {epoch + 1}/{epochs}"
+        figures = self._run(plan, order, lambda step: rate.at(first + step), title, verbose, watching)
         if check_plan is not None:
-            checked = self._run(check_plan, np.arange(check_plan.data.count))
+            checked = self._run(check_plan)
             figures.update((f"val_{name}", value) for name, value in checked.items())
         self.epoch += 1
         for callback in watching:
             callback.on_epoch_end(epoch, figures)
         if verbose:
-            progress.figures(f"epoch {epoch + 1}/{epochs}", figures)
+            progress.figures(title, figures)
         if not np.isfinite(figures["loss"]):
             progress.notice(f"fit: the loss of epoch {epoch + 1} is {figures['loss']}: the weights may be lost; try a "
                             f"smaller learning rate or clip_norm=1.0")
         return figures
 
-    def _run(self, plan, order, rates=None, title="", verbose=0, watching=()):
+    def _run(self, plan, order=None, rate=None, title="", verbose=0, watching=()):
         """One pass over a data set; with callbacks on batches one step at a time."""
         single = [c for c in watching if c.every_batch]
-        plan.start(order, rates)
-        with progress.bar(plan.steps, title, verbose) as bar:
+        with contextlib.closing(plan), progress.bar(plan.steps, title, verbose) as bar:
+            plan.start(plan.order(self.seed) if order is None else order, rate)
             if single:
                 self._step_by_step(plan, single, bar)
             else:
@@ -313,8 +395,8 @@ class Sequential:
 
     @staticmethod
     def _step_by_step(plan, watching, bar):
-        steps = plan.pieces(0)
-        for batch in range(plan.steps):
+        steps, batch = plan.pieces(0), 0
+        while plan.more:
             for callback in watching:
                 callback.on_batch_begin(batch)
             next(steps)
@@ -322,16 +404,17 @@ class Sequential:
             for callback in watching:
                 callback.on_batch_end(batch, logs)
             bar.update(1)
+            batch += 1
 
 
 def _callback_key(place, callback):
     return f"{place}:{type(callback).__name__}"
 
 
-def check_batch_size(batch_size, count):
+def check_batch_size(batch_size, count=None):
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise EngineError(f"batch_size: expected a whole number of at least 1, got {batch_size!r}")
-    return min(int(batch_size), count)
+    return int(batch_size) if count is None else min(int(batch_size), count)
 
 
 def load(path, layers=(), target=None):

@@ -1,4 +1,5 @@
 """What the engine says while it works: compiling, progress bars. Everything goes to standard error."""
+import contextlib
 import sys
 import time
 import warnings
@@ -11,16 +12,28 @@ class _Compiling:
 
     def __init__(self):
         self.times = []                      # (name, seconds) of each kernel compiled in this process
+        self._inside = []                    # for each compilation in progress: seconds of those within it
         self._said = 0
 
-    def start(self, name):
+    @contextlib.contextmanager
+    def of(self, name):
+        """Around the compilation of one kernel. Its seconds are its own: without those of another one within."""
         if not settings.quiet() and not self._said:
             print("engine: compiling kernels for this machine (first use only, then cached on disk) ...",
                   file=sys.stderr, flush=True)
         self._said += 1
-        return time.perf_counter()
+        self._inside.append(0.0)
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - started
+            self.times.append((name, seconds - self._inside.pop()))
+            if self._inside:
+                self._inside[-1] += seconds
 
-    def stop(self, name, started):
+    def add(self, name, started):
+        """Notes one that nobody saw coming: compiled since `started` (as of time.perf_counter)."""
         self.times.append((name, time.perf_counter() - started))
 
     def finish(self):

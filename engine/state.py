@@ -35,7 +35,9 @@ class State:
     arrays      name -> array on the target: "parameters", "gradients", "counter", frozen weights, optimiser states
     """
 
-    def __init__(self, network, target, dtype, seed):
+    def __init__(self, network, target, dtype, seed, earlier=None):
+        """earlier: the State of the same model before layers were frozen or thawed, whose counters and optimiser states
+        go on; the optimiser's states of weights that were frozen start at zero."""
         self.network, self.target, self.dtype = network, target, np.dtype(dtype)
         self.offsets, self.arrays = {}, {}
         lanes, size = ALIGNMENT // self.dtype.itemsize, 0
@@ -49,7 +51,9 @@ class State:
         for name in ("parameters", "gradients"):
             self.arrays[name] = self.new((size,))
         self.arrays["counter"] = self.new((2,), np.int64)
-        self._initialise(seed)
+        self._initialise(seed, earlier)
+        if earlier is not None:
+            self._go_on(earlier)
 
     def new(self, shape, dtype=None):
         """Zeros on the target."""
@@ -57,11 +61,32 @@ class State:
         memory = self.target.empty(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         return self.target.part(memory, 0, tuple(shape), dtype)
 
-    def _initialise(self, seed):
+    def _initialise(self, seed, earlier):
         counter = np.array([seed, 0], np.int64)
         for stream, owned in enumerate(self.network.weights):
-            self.set(owned.name, owned.weight.initializer.values(owned.weight.shape, self.dtype, counter, stream))
+            held = owned.layer.held if earlier is None else earlier
+            if held is None:
+                values = owned.weight.initializer.values(owned.weight.shape, self.dtype, counter, stream)
+            else:
+                values = held.get(owned.name)
+                if values.shape != owned.weight.shape:
+                    raise ShapeError(f"{owned.layer.name}: it brings a {owned.weight.name} of shape {values.shape} "
+                                     f"from the model it was in, and needs one of {owned.weight.shape} here; make a "
+                                     f"new layer for another input shape")
+            self.set(owned.name, values)
+        for layer in self.network.all_layers:
+            layer.held = self
         self.target.fill(self.arrays["counter"], counter)
+
+    def _go_on(self, earlier):
+        self.target.fill(self.arrays["counter"], np.array(earlier.target.fetch(earlier.arrays["counter"])))
+        for name in [n for n in earlier.arrays if n.startswith("optimizer.")]:
+            before = earlier.unpack(np.array(earlier.target.fetch(earlier.arrays[name])))
+            flat = np.zeros(self.size, self.dtype)
+            for weight, part in self.unpack(flat).items():
+                part[...] = before.get(weight, 0)
+            self.arrays[name] = self.new((self.size,))
+            self.target.fill(self.arrays[name], flat)
 
     def array(self, name):
         """The weight's array on the target (a view into the flat one if it is trained)."""

@@ -12,9 +12,11 @@ import numpy as np
 
 from engine import settings
 from engine.errors import TargetError, unknown
+from engine.transfers import AtOnce, Stream
 
 ALIGNMENT = 64                               # bytes: a cache line, and the longest vector
 DEVICE_ALIGNMENT = 256                       # bytes: where a GPU's allocations begin
+HOST_MEMORY = 1, 3                           # DLPack's kDLCPU and kDLCUDAHost (page-locked)
 _crossings = threading.local()
 
 
@@ -66,12 +68,29 @@ class Cpu:
 
 
 class Cuda:
-    """A GPU (or the CUDA simulator): arrays are numba device arrays."""
+    """A GPU (or the CUDA simulator): arrays are numba device arrays.
+
+    work, copies   the streams in which kernels run and in which conveyors copy (see `engine.transfers`)
+    """
     name = "cuda"
 
     def __init__(self):
         self._module, self._absent = None, None
-        self._looked = False
+        self._looked, self._streams = False, {}
+        self._lock = threading.Lock()
+
+    def _stream(self, name):
+        with self._lock:
+            if name not in self._streams:
+                self._streams[name] = AtOnce(self.copy) if self.simulated else Stream(self.module)
+            return self._streams[name]
+
+    work = property(lambda self: self._stream("work"))
+    copies = property(lambda self: self._stream("copies"))
+
+    def page_locked(self, size):
+        """`size` bytes of the host that a copy to the GPU need not touch with the processor."""
+        return self.module.pinned_array(size, np.uint8)
 
     @property
     def module(self):
@@ -126,7 +145,12 @@ class Cuda:
         return hasattr(array, "copy_to_host")
 
     def empty(self, size):
-        return self.module.to_device(np.zeros(max(size, 1), np.uint8))
+        return self._placed(np.zeros(max(size, 1), np.uint8))
+
+    def _placed(self, array):
+        made = self.module.to_device(array, stream=self.work.handle)
+        self.work.synchronize()              # the host's memory may be used again
+        return made
 
     def part(self, memory, offset, shape, dtype):
         dtype = np.dtype(dtype)
@@ -135,24 +159,28 @@ class Cuda:
 
     def place(self, array):
         array = np.asarray(array, order="C")       # ascontiguousarray would make () into (1,)
-        self._count("to", array.nbytes)
-        return self.module.to_device(array)
+        self.count("to", array.nbytes)
+        return self._placed(array)
 
     def fetch(self, array):
-        self._count("from", array.nbytes)
-        return array.copy_to_host()
+        self.count("from", array.nbytes)
+        found = array.copy_to_host(stream=self.work.handle)
+        self.work.synchronize()
+        return found
 
     def fill(self, destination, source):
         source = np.asarray(source, order="C")
-        self._count("to", source.nbytes)
-        destination.copy_to_device(source)
+        self.count("to", source.nbytes)
+        destination.copy_to_device(source, stream=self.work.handle)
+        self.work.synchronize()
 
     def copy(self, destination, source):
         if destination.size:                 # numba disagrees with itself on the strides of nothing
-            destination.copy_to_device(source)           # from device memory: no crossing
+            destination.copy_to_device(source, stream=self.work.handle)      # from device memory: no crossing
 
     @staticmethod
-    def _count(way, size):
+    def count(way, size):
+        """Enters a copy between host and device for `crossings`."""
         count = crossings()
         count[way] += 1
         count["bytes"] += size
@@ -201,6 +229,14 @@ class CudaEmulated(Cuda):
     def __init__(self):
         super().__init__()
         self._looked_for = None
+        self._streams = {name: AtOnce(self._move) for name in ("work", "copies")}
+
+    @staticmethod
+    def _move(destination, source):
+        np.copyto(destination.memory, source.memory if isinstance(source, EmulatedArray) else source)
+
+    def page_locked(self, size):
+        return np.zeros(size, np.uint8)
 
     def _looks(self):
         if self._looked_for is None:
@@ -250,12 +286,12 @@ class CudaEmulated(Cuda):
         return made
 
     def fetch(self, array):
-        self._count("from", array.nbytes)
+        self.count("from", array.nbytes)
         return array.memory.copy()
 
     def fill(self, destination, source):
         source = np.asarray(source, order="C")
-        self._count("to", source.nbytes)
+        self.count("to", source.nbytes)
         np.copyto(destination.memory, source)
 
     def copy(self, destination, source):
@@ -265,6 +301,47 @@ class CudaEmulated(Cuda):
 cpu, cuda = Cpu(), Cuda()
 cuda_emulated = CudaEmulated()
 TARGETS = {"cpu": cpu, "cuda": cuda, "cuda-emulated": cuda_emulated}
+
+
+def owner(array):
+    """The target whose array this is, or None."""
+    return next((t for t in (cpu, cuda_emulated, cuda) if t.owns(array)), None)
+
+
+def adopt(array):
+    """An array of another library as one of ours over the same memory: a GPU's by `__cuda_array_interface__` (CuPy,
+    PyTorch, Numba), one of the host by DLPack; anything else as it is.
+
+    Errors: `TargetError` for memory of a GPU where the target cuda is absent.
+    """
+    if owner(array) is not None:
+        return array
+    if hasattr(array, "__cuda_array_interface__"):
+        if not cuda.present() or cuda.simulated:
+            raise TargetError(f"expected a GPU for an array in a GPU's memory, got none: {cuda.reason()}")
+        return cuda.module.as_cuda_array(array)
+    return from_dlpack(array) if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__") else array
+
+
+def from_dlpack(array):
+    """The array behind anything with `__dlpack__`, over the same memory: a NumPy array, or an array of the target cuda.
+
+    Errors: `TargetError` for memory that is neither the host's nor a GPU's that Numba can reach.
+    """
+    kind = int(array.__dlpack_device__()[0])
+    if kind in HOST_MEMORY:
+        return np.from_dlpack(array)
+    if hasattr(array, "__cuda_array_interface__"):
+        return adopt(array)
+    raise TargetError(f"from_dlpack: expected memory of the host, or of a GPU with __cuda_array_interface__ (CuPy, "
+                      f"PyTorch, Numba), got DLPack device {kind} of {type(array).__name__}; copy it to the host first")
+
+
+def to_host(array):
+    """A NumPy array of what lives on any target, ours or another library's; anything else as it is."""
+    array = adopt(array)
+    found = owner(array)
+    return array if found is None else found.fetch(array)
 
 
 def choose(name=None):

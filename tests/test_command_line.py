@@ -41,7 +41,6 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.slow
 def test_compiling_is_announced_once_and_then_cached(cache, tmp_path):
     arguments = ("-m", "engine", "train", "digits", "--epochs", "1", "--hidden", "8", "--save", str(tmp_path / "m.st"))
     first = run(*arguments, cache=cache)
@@ -55,6 +54,16 @@ def test_compiling_is_announced_once_and_then_cached(cache, tmp_path):
 
 
 @pytest.mark.slow
+def test_lenet_trains_to_a_goal(cache):
+    """As `./tools/demo fashion` does, on the part of the images that is always there."""
+    arguments = ("-m", "engine", "train", "fashion_mnist", "--subset", "--network", "lenet5", "--epochs", "6", "--rate",
+                 "3e-3", "--decay", "cosine", "--augment", "flip", "--verbose", "0")
+    text = run(*arguments, "--until", "0.7", cache=cache).stdout
+    assert "test accuracy 0.70 reached after" in text and "s of training" in text and "conv2d" in text
+    text = run(*arguments, "--until", "0.99", "--epochs", "1", cache=cache).stdout
+    assert "0.99 was not reached, the best was" in text and "dataset-fashion-mnist" in text
+
+
 def test_a_users_formula_is_found_in_the_cache_again(cache, tmp_path):
     script = tmp_path / "own.py"
     script.write_text(

@@ -39,8 +39,8 @@ def test_the_curve_is_the_cpus(blobs, target):
 def test_only_the_batch_and_the_loss_cross(blobs, target):
     x, y = blobs
     made = model(target)
-    epoch = made._epoch(*made._data(x[:48], y[:48], None, None, "test"), 16, made.optimizer)
-    epoch.start(np.arange(48), np.full(epoch.steps, 1e-3))
+    epoch = made._pass(made._data(x[:48], y[:48], None, None, "test"), 16, "test", made.optimizer)
+    epoch.start(np.arange(48), lambda step: 1e-3)
     before = dict(targets.crossings())
     epoch.plans[0].run(2)
     assert targets.crossings() == before, "steps over a placed data set cross nothing"
@@ -50,7 +50,7 @@ def test_only_the_batch_and_the_loss_cross(blobs, target):
     before = dict(targets.crossings())
     made.train_step(x[:16], y[:16])
     after = targets.crossings()
-    assert after["to"] - before["to"] == 4 and after["from"] - before["from"] <= 2    # x, y, weights, rate; loss, step
+    assert after["to"] - before["to"] == 1 and after["from"] - before["from"] <= 2    # all inputs at once; loss, step
 
 
 def test_predict_and_files_move_between_targets(blobs, tmp_path, target):

@@ -5,7 +5,7 @@ import pytest
 import engine
 from engine import target as targets
 from engine import training
-from engine.graph import Graph, gradients
+from engine.graph import Graph, gradients, passes
 from engine.graph.fuse_backward import fuse_backward
 from engine.graph.fuse_elementwise import fuse_elementwise
 from engine.graph.prune import prune
@@ -143,7 +143,7 @@ def test_a_product_that_others_need_keeps_its_slope_apart():
 def losses(monkeypatch, fused):
     if not fused:
         for name in ("fuse_elementwise", "fuse_backward"):
-            monkeypatch.setattr(training, name, lambda graph: graph)
+            monkeypatch.setattr(passes, name, lambda graph: graph)
     engine.seed(0)
     block = engine.Residual([engine.Dense(32, activation="relu"), engine.Dense(32)])
     model = engine.Sequential([engine.Dense(32, activation="tanh"), block, engine.ReLU(), engine.Dense(3)])

@@ -77,7 +77,8 @@ def test_the_same_bits_however_the_work_is_shared(form):
     m, n, k = 75, 330, 700
     a, b = factors(m, n, k, *form, "float32")
     results = []
-    changes = [{}, {"kc": 64}, {"kc": 700, "mc": 24}, {"ns": 3}, {"pack_a": 1}, {"pack_a": 0, "m_tasks": 1}]
+    changes = [{}, {"kc": 64}, {"kc": 700, "mc": 24}, {"ns": 3}, {"pack_a": 1}, {"pack_a": 1, "kc": 321},
+               {"pack_a": 0, "m_tasks": 1}]
     if not form[1]:
         changes += [{"pack_b": blocking.ON_THE_WAY}, {"pack_b": blocking.ON_THE_WAY, "mc": 36, "kc": 350}]
     for tasks, change in itertools.product((1, 2, 3, 5, 8), changes):

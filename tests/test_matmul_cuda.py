@@ -7,8 +7,12 @@ from numba import config
 from engine import target as targets
 from engine.kernels import TABLE
 from engine.kernels.activation import ACTIVATIONS
+from engine.kernels.formula import Formula
 from engine.kernels.half import cuda as halves
+from engine.kernels.matmul import LINEAR
 from engine.kernels.matmul import cuda as products
+from engine.kernels.matmul import cuda_tiles
+from engine.kernels.matmul.fused import joined
 
 TARGETS = [t for name, t in targets.TARGETS.items() if name.startswith("cuda") and t.present()]
 pytestmark = pytest.mark.skipif(config.ENABLE_CUDASIM or not TARGETS, reason="neither a GPU nor the emulator is here")
@@ -34,6 +38,19 @@ def test_every_tile_in_every_form(target, tile, ta, tb, monkeypatch):
         b = RNG.standard_normal((n, k) if tb else (k, n)).astype(np.float32)
         want = (a.T if ta else a).astype(np.float64) @ (b.T if tb else b)
         got = run(target, "matmul", a, b, transpose_a=ta, transpose_b=tb)
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ta,tb", FORMS)
+def test_products_of_a_batch_in_every_form(target, ta, tb, monkeypatch):
+    """More products than the grid's second axis is told to have: several launches."""
+    monkeypatch.setattr(products, "MOST_BLOCKS", 2)
+    for count, m, k, n in ((5, 33, 20, 37), (3, 1, 40, 64), (2, 8, 0, 3)):
+        a = RNG.standard_normal((count, k, m) if ta else (count, m, k)).astype(np.float32)
+        b = RNG.standard_normal((count, n, k) if tb else (count, k, n)).astype(np.float32)
+        want = (a.swapaxes(1, 2) if ta else a).astype(np.float64) @ (b.swapaxes(1, 2) if tb else b)
+        got = run(target, "batched_matmul", a, b, transpose_a=ta, transpose_b=tb)
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
 
 
@@ -72,3 +89,52 @@ def test_tensor_cores_at_the_large_tile(target, format, ta, tb, monkeypatch):
         b = TABLE["to_half"].reference(RNG.standard_normal((n, k) if tb else (k, n)), format)
         got = run(target, "matmul_half", a, b, transpose_a=ta, transpose_b=tb, format=format)
         np.testing.assert_allclose(got, reference(a, b, ta, tb, format, "float32"), rtol=2e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize("tile", [products.LARGE, products.MEDIUM, products.SMALL], ids=lambda t: f"{t.rows}")
+def test_every_tile_with_every_epilogue(target, tile, monkeypatch):
+    """Under race detection in the emulator: a residual, the slope of an activation, and the sums of columns."""
+    monkeypatch.setattr(products, "tile_for", lambda m, n, dtype: tile)
+    slope = Formula(lambda d, y: d * (1 - y * y), "slope_of_tanh")
+    for m, k, n in ((tile.rows + 2, 33, tile.columns + 1), (tile.rows, 16, 2 * tile.columns)):
+        a, b = RNG.standard_normal((m, k)).astype(np.float32), RNG.standard_normal((k, n)).astype(np.float32)
+        y, bias = RNG.standard_normal((m, n)).astype(np.float32), RNG.standard_normal(n).astype(np.float32)
+        product = a.astype(np.float64) @ b
+        placed = [target.place(array) for array in (a, b, y, bias)]
+        c, sums = target.place(np.zeros((m, n), np.float32)), target.place(np.zeros(n, np.float32))
+        with targets.cuda_emulated.checking(race=True):
+            products.matmul_slope(*placed[:3], 0, 0, slope, c)
+            np.testing.assert_allclose(target.fetch(c), product * (1 - y * y), rtol=3e-5, atol=3e-5)
+            products.dense_residual(placed[0], placed[1], placed[3], placed[2], joined(LINEAR.f), c)
+            np.testing.assert_allclose(target.fetch(c), product + bias + y, rtol=3e-5, atol=3e-5)
+            products.matmul_sums(*placed[:2], 0, 0, c, sums)
+            np.testing.assert_allclose(target.fetch(c), product, rtol=3e-5, atol=3e-5)
+            np.testing.assert_allclose(target.fetch(sums), b.sum(0), rtol=3e-5, atol=3e-5)
+
+
+def test_the_slope_is_the_same_with_and_without_pieces(target):
+    slope = Formula(lambda d, y: d * (1 - y * y), "slope_of_tanh")
+    a, b = RNG.standard_normal((33, 1500)).astype(np.float32), RNG.standard_normal((1500, 10)).astype(np.float32)
+    y, c = RNG.standard_normal((33, 10)).astype(np.float32), target.place(np.zeros((33, 10), np.float32))
+    spec, = products.parts_spec(33, 10, 1500, np.float32)
+    parts = target.part(target.empty(spec.nbytes), 0, *spec)
+    products.matmul_slope(target.place(a), target.place(b), target.place(y), 0, 0, slope, c, parts)
+    np.testing.assert_allclose(target.fetch(c), (a.astype(np.float64) @ b) * (1 - y * y), rtol=1e-4, atol=1e-4)
+
+
+def test_loops_that_are_written_out_compute_the_same(target, monkeypatch):
+    """On a GPU loops over `unrolled` are written out; the emulator leaves them, unless a GPU is there."""
+    monkeypatch.setattr(type(targets.cuda), "present", lambda self: True)
+    tiles = {name: value for name, value in vars(cuda_tiles).items() if hasattr(value, "cache_clear")}
+    for made in tiles.values():
+        made.cache_clear()
+    monkeypatch.setattr(products._product, "_compiled", {})
+    a = RNG.standard_normal((40, 37)).astype(np.float32)
+    try:
+        written_out = cuda_tiles.multiplier(products.SMALL).py_func
+        got = run(target, "matmul", a, a.T.copy())
+    finally:
+        for made in tiles.values():
+            made.cache_clear()
+    assert "unrolled" not in written_out.__code__.co_names
+    np.testing.assert_allclose(got, a.astype(np.float64) @ a.T, rtol=2e-5, atol=2e-5)

@@ -271,8 +271,8 @@ def test_steps_of_one_epoch_allocate_nothing(blobs):
     import tracemalloc
     x, y = blobs
     model = small()
-    epoch = model._epoch(*model._data(x, y, None, None, "test"), 16, model.optimizer)
-    epoch.start(np.arange(150), np.full(epoch.steps, 1e-3))
+    epoch = model._pass(model._data(x, y, None, None, "test"), 16, "test", model.optimizer)
+    epoch.start(np.arange(150), lambda step: 1e-3)
     epoch.plans[0].run(2)
     tracemalloc.start()
     epoch.plans[0].run(1)
@@ -294,6 +294,16 @@ def test_early_stopping_puts_the_best_weights_back(blobs):
     stop = callbacks.EarlyStopping("loss", patience=2, restore_best_weights=True)
     history = model.fit(x, y, epochs=50, verbose=0, callbacks=[stop])
     assert len(history.epoch) <= 4 and stop.stopped_epoch is not None
+
+
+def test_a_goal_ends_the_fit_and_says_when(blobs):
+    x, y = blobs
+    goal, far = callbacks.Goal("val_accuracy", 0.8), callbacks.Goal("val_loss", -1.0)
+    model = small(engine.optimizers.Adam(0.02))
+    history = model.fit(x, y, epochs=60, validation_data=(x, y), verbose=0, callbacks=[goal, far])
+    reached = history.history["val_accuracy"]
+    assert reached[-1] >= 0.8 > max(reached[:-1], default=0) and goal.epoch == len(reached) - 1 < 59
+    assert 0 < goal.seconds < 600 and far.epoch is None and far.seconds is None
 
 
 def test_csv_log_checkpoint_and_functions(blobs, tmp_path):
@@ -340,7 +350,7 @@ def test_summary_lists_layers_and_counts(blobs, capsys):
     model = Sequential([engine.Input((8, 8)), Flatten(), Residual([Dense(64, activation="relu")]), Dense(10)])
     model.summary()
     text = capsys.readouterr().out
-    assert "residual (Residual)" in text and "  dense (Dense)" in text and "4,810 weights" in text
+    assert "residual (Residual)" in text and "└─ dense (Dense)" in text and "4,810 weights" in text
 
 
 def test_verbose_output_goes_where_it_should(blobs, capsys):

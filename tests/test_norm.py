@@ -34,7 +34,7 @@ def test_batch_norm_like_torch():
     close(y, want)
     close(mean, running[0])
     close(variance, running[1])
-    for found, tensor in zip(TABLE["batch_norm_grad"](DY, X, GAMMA, centre, inverse), (x, gamma, beta)):
+    for found, tensor in zip(TABLE["batch_norm_grad"](DY, X, GAMMA, BETA, centre, inverse), (x, gamma, beta)):
         close(found, tensor.grad)
 
 

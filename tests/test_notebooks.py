@@ -35,7 +35,6 @@ def test_stored_without_outputs(path):
     assert clean, f"{path.name} is stored with outputs or metadata: `python tests/test_notebooks.py` removes them"
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")        # those of Jupyter in this process; the notebook's own are looked for below
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT", "0") != "0", reason="the notebooks look at compiled code")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

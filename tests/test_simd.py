@@ -28,6 +28,8 @@ from engine.kernels.simd import (
     tile_max,
     tile_store,
     transpose,
+    where_equal,
+    where_larger,
 )
 from engine.kernels.simd.host import _vectors
 
@@ -94,7 +96,8 @@ def arithmetic(a, b, out):
     t, ld = tile(5, 2, pointer(a)), a.shape[1]
     x, y = tile_load(t, pointer(a), ld), tile_load(t, pointer(b), ld)
     two = broadcast(t, b[0, 0])
-    results = (x + y, x - y, x * y, x / y, tile_max(x, y), tile_fma(x, x, y), two, row_sum(x), row_max(x))
+    results = (x + y, x - y, x * y, x / y, tile_max(x, y), tile_fma(x, x, y), two, row_sum(x), row_max(x),
+               where_larger(x, y, x * x, two), where_equal(x, broadcast(t, a[0, 1]), y, two))
     at = pointer(out)
     for r in results:
         tile_store(r, at, ld)
@@ -105,11 +108,12 @@ def arithmetic(a, b, out):
 def test_arithmetic(dtype):
     a, b = (random(ROWS_HERE, width(dtype), dtype=dtype) * s for s in (1, -2))
     b[1, 1] = a[2, 3] = np.nan
-    out = np.empty((9, *a.shape), dtype)
+    out = np.empty((11, *a.shape), dtype)
     arithmetic(a, b, out)
     row = np.ones_like(a)
     want = (a + b, a - b, a * b, a / b, np.maximum(a, b), a + a.astype("f8") * b, row * b[0, 0],
-            row * a.sum(1, keepdims=True), row * a.max(1, keepdims=True))
+            row * a.sum(1, keepdims=True), row * a.max(1, keepdims=True),
+            np.where((a > b) | np.isnan(a), a * a, b[0, 0]), np.where(a == a[0, 1], b, b[0, 0]))
     for got, expected in zip(out, want, strict=True):
         np.testing.assert_allclose(got, expected, rtol=20 * np.finfo(dtype).eps, atol=20 * np.finfo(dtype).eps)
 

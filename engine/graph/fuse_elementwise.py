@@ -29,12 +29,8 @@ class _Chain:
 
 def fuse_elementwise(graph):
     """A graph with chains and trees of elementwise nodes fused; works for both targets, before a plan is made."""
-    uses = {}
-    for node in graph.nodes:
-        for value in node.inputs:
-            uses[value] = uses.get(value, 0) + 1
-    kept = set(graph.outputs.values()) | set(graph.parts)
-    alone = {value for value, count in uses.items() if count == 1 and value not in kept}
+    kept = graph.kept()
+    alone = {value for value, users in graph.users().items() if len(users) == 1 and value not in kept}
     chains, taken, updates = {}, set(), 0
     for node in graph.nodes:
         chain = _chain(node, {v: c for v, c in ((v, chains.get(v)) for v in node.inputs)

@@ -129,6 +129,18 @@ class Graph:
         """Value -> the node that computes it."""
         return {out: node for node in self.nodes for out in node.outputs}
 
+    def users(self):
+        """Value -> the nodes that take it, each as often as it does."""
+        users = {}
+        for node in self.nodes:
+            for value in node.inputs:
+                users.setdefault(value, []).append(node)
+        return users
+
+    def kept(self):
+        """The values that are looked at from outside: outputs, and those with a place in another value's memory."""
+        return set(self.outputs.values()) | set(self.parts)
+
     def with_nodes(self, nodes):
         """A graph with the same values, outputs and parts but other nodes (what passes return)."""
         new = Graph()

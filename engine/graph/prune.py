@@ -3,7 +3,7 @@
 
 def prune(graph):
     """A graph without the nodes that neither an output, nor a place in another value's memory, nor an update needs."""
-    wanted = set(graph.outputs.values()) | set(graph.parts)
+    wanted = graph.kept()
     kept = []
     for node in reversed(graph.nodes):
         if node.op.updates or any(o in wanted for o in node.outputs):

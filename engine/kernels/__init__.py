@@ -8,24 +8,59 @@ array([0., 2.])
 from engine.errors import EngineError, unknown
 from engine.kernels import (
     activation,
+    attention,
+    augment,
+    batch_norm,
     control,
+    conv,
     elementwise,
     fused,
+    group_norm,
     half,
+    local_response_norm,
     loss,
     matmul,
     metric,
     norm,
+    pool,
     prelu,
     random,
+    recurrent,
     reduce,
+    resize,
     shape,
     softmax,
     update,
 )
+from engine.kernels.matmul import fused as fused_products
 
-FAMILIES = (activation, prelu, elementwise, fused, reduce, softmax, shape, matmul, half, norm, loss, metric, random,
-            update, control)
+FAMILIES = (
+    activation,
+    prelu,
+    elementwise,
+    fused,
+    reduce,
+    softmax,
+    shape,
+    matmul,
+    fused_products,
+    conv,
+    half,
+    attention,
+    batch_norm,
+    norm,
+    group_norm,
+    local_response_norm,
+    pool,
+    resize,
+    recurrent,
+    loss,
+    metric,
+    random,
+    augment,
+    update,
+    control,
+)
 
 
 class Table(dict):

@@ -6,6 +6,7 @@ and exact; ops that keep only y can fuse the second kind. Formulas are stable fo
 | activation | f(x) | source |
 |---|---|---|
 | relu | max(x, 0) | Nair, Hinton 2010 |
+| relu6 | min(max(x, 0), 6) | Howard et al. 2017 |
 | leaky_relu | x if x > 0 else 0.01 x | Maas et al. 2013 |
 | elu | x if x > 0 else exp(x) - 1 | Clevert et al. 2015 |
 | selu | s * (x if x > 0 else a (exp(x) - 1)) | Klambauer et al. 2017 |
@@ -153,6 +154,10 @@ def relu_at(x):
     return 0 if x < 0 else x
 
 
+def relu6_at(x):
+    return 0 if x <= 0 else 6 if x >= 6 else x
+
+
 def elu_at(x):
     return x if x > 0 else math.expm1(x)
 
@@ -173,6 +178,7 @@ _BUILT_IN = (
     activation("sigmoid", sigmoid_at, lambda y: y * (1 - y), "y"),
     activation("tanh", lambda x: math.tanh(x), lambda y: 1 - y * y, "y"),
     activation("relu", relu_at, lambda y: 1 if y > 0 else 0, "y"),
+    activation("relu6", relu6_at, lambda y: 1 if 0 < y < 6 else 0, "y"),
     activation("leaky_relu", lambda x: x if x > 0 else 0.01 * x, lambda y: 1 if y > 0 else 0.01, "y"),
     activation("elu", elu_at, lambda y: 1 if y > 0 else y + 1, "y"),
     activation("selu", selu_at, lambda y: SELU_SCALE if y > 0 else y + SELU_SCALE * SELU_ALPHA, "y"),
@@ -200,6 +206,7 @@ def _phi(x):
 
 REFERENCES = {
     "sigmoid": _sigmoid, "tanh": np.tanh, "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
     "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     "selu": lambda x: SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0))),

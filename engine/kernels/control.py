@@ -218,6 +218,7 @@ def _take_batch_samples(rng):
                                   ((9, 0), 2, 1), ((4, 3), 2, 99), ((4, 3), 2, -5)):
         order = rng.permutation(shape[0]).astype(np.int64)
         yield (rng.standard_normal(shape), order, np.array([position])), {"size": size}
+    yield (rng.integers(0, 256, (6, 5)).astype(np.uint8), np.array([3, 0, 5]), np.array([0])), {"size": 3}
     yield (rng.integers(0, 9, (6, 2)), np.array([3, -7, 99, 2 ** 40]), np.array([0])), {"size": 4}
     yield (rng.standard_normal((300, 160)), rng.permutation(300), np.array([0])), {"size": 257}
 

@@ -6,35 +6,35 @@ A CPU kernel is a function (`@part`) that computes one *task* of a grid, as a CU
 
 Its **entry** is `void(int64* block, int64 task, int64 tasks)`: a few lines of generated Python (`entry_source` shows
 them) that unpack an argument block, all words of 64 bits: for an array its address and its sizes, for a number its
-bits. Entries are compiled with `cfunc` and cached on disk; formulas are compiled into them. A **program** is a table
-with one row per call (entry address, block address, tasks); `run` works through it without any Python in between.
+bits. Entries are compiled as `cfunc` does and cached on disk; formulas are compiled into them, units
+(`engine/kernels/simd/units.py`) are called by their symbols. A **program** is a table with one row per call (entry
+address, block address, tasks); `run` works through it without any Python in between.
 
 Everything parallel in the engine is the one `prange` in `_run_parallel`. Which task computes what depends on shapes
 and the kernel's own split, never on timing, and a kernel's split never changes the order of a sum: so results are the
 same bits for any number of threads.
 """
 import contextlib
-import functools
 import gc
 import hashlib
 import inspect
 import os
-import platform
 import threading
 import time
 
-import llvmlite
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import config, njit, prange, types
-from numba.core import cgutils
-from numba.core.ccallback import CFunc
+from numba.core import cgutils, compiler
+from numba.core.ccallback import CFunc, _CFuncCompiler
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from engine import settings
+from engine.kernels.cache import cache_of
 from engine.kernels.simd.host import VECTOR_BYTES
+from engine.kernels.simd.parts import pipeline_of
 from engine.progress import compiling, notice
 
 WORD = ir.IntType(64)
@@ -84,68 +84,39 @@ def call_entry(tyctx, entry, block, task, tasks):
     return types.void(types.int64, types.int64, types.int64, types.int64), codegen
 
 
-# --------------------------------------------------------------------------------------------------------- disk cache
+# ------------------------------------------------------------------------------------------------------------ entries
 
-@functools.cache
-def source_digest():
-    """Names everything that compiled kernels depend on: the kernels' sources, the versions and the processor."""
-    folder = os.path.dirname(__file__)
-    digest = hashlib.sha256()
-    for base, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(f for f in files if f.endswith(".py")):
-            with open(os.path.join(base, name), "rb") as file:
-                digest.update(name.encode() + file.read())
-    codegen = cpu_target.target_context.codegen().magic_tuple()
-    digest.update(repr((numba.__version__, llvmlite.__version__, np.__version__, platform.python_version(), codegen)
-                       ).encode())
-    return digest.hexdigest()[:16]
+class _EntryCompiler(_CFuncCompiler):
 
-
-def cache_folder():
-    """The folder of this version's compiled kernels."""
-    return settings.cache_folder() / "kernels" / source_digest()
-
-
-@functools.cache
-def _can_cache():
-    """Whether the cache folder can be written; says so once when it cannot."""
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        if os.access(cache_folder(), os.W_OK):
-            return True
-        reason = "no permission"
-    except OSError as error:
-        reason = error.strerror
-    notice(f"the cache folder {cache_folder()} cannot be written ({reason}): kernels are compiled anew in every "
-           f"process; ENGINE_CACHE_DIR names another folder")
-    return False
-
-
-@contextlib.contextmanager
-def _own_cache():
-    """Numba's cache folder is the engine's while an entry is made, and the user's own again afterwards."""
-    before, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder())
-    try:
-        yield
-    finally:
-        config.CACHE_DIR = before
+    def _compile_core(self, args, return_type):
+        """With Numba's steps for kernels, and what has to be loaded before the entry is."""
+        flags = compiler.Flags()
+        self.targetdescr.options.parse_as_flags(flags, self.targetoptions)
+        made = compiler.compile_extra(self.targetdescr.typing_context, self.targetdescr.target_context, self.py_func,
+                                      args=args, return_type=return_type, flags=self._customize_flags(flags), locals={},
+                                      pipeline_class=pipeline_of(self.py_func))
+        made.library._ensure_finalized()
+        made.reload_init.extend(made.library._reload_init)
+        return made
 
 
 class _Entry(CFunc):
     """A cfunc that announces compiling, and only that: loading from the disk cache is silent."""
 
+    def __init__(self, function):
+        super().__init__(function, (SIGNATURE.args, SIGNATURE.return_type), {}, {})
+        self._compiler = _EntryCompiler(function, self._targetdescr, {"error_model": "numpy"}, {}, compiler.Compiler)
+
+    def enable_caching(self):
+        self._cache = cache_of(self._pyfunc)
+
     def _compile_uncached(self):
-        started = compiling.start(self.__name__)
-        try:
+        with compiling.of(self.__name__):
             return super()._compile_uncached()
-        finally:
-            compiling.stop(self.__name__, started)
 
 
 _lock = threading.RLock()
 _entries = {}                                # name -> compiled entry, kept alive as long as the process
-_shipped = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def entry_source(name, parameters):
@@ -211,10 +182,7 @@ def _whole_vectors():
 def _compile(name, kernel, parameters, dtype):
     file = inspect.getsourcefile(kernel.py_func) or "<kernel>"
     made = _entry_of(name, file, kernel, parameters, dtype)
-    # Only the engine's own kernels are cached: their sources name the folder. What a person writes may call anything.
-    if os.path.abspath(file).startswith(_shipped + os.sep) and _can_cache():
-        with _own_cache():
-            made.enable_caching()
+    made.enable_caching()
     _make(made)
     return made
 
@@ -240,7 +208,7 @@ def _entry_of(name, file, kernel, parameters, dtype):
         if parameter[0] == "formula":
             namespace[f"formula_{number}"] = parameter[1].cpu(dtype)
     exec(compile(entry_source(name, parameters), file, "exec"), namespace)
-    return _Entry(namespace[name], (SIGNATURE.args, SIGNATURE.return_type), locals={}, options={"error_model": "numpy"})
+    return _Entry(namespace[name])
 
 
 # ------------------------------------------------------------------------------------------------------------- runner
@@ -310,16 +278,16 @@ class _Threads:
 
     def _make(self, kind):
         signature = types.void(types.Array(types.int64, 2, "C"), types.int64)
-        with _own_cache():
-            if kind == "serial":
-                made = njit(cache=_can_cache(), nogil=True)(_run_serial)
-            else:
-                self._launch()
-                made = njit(cache=_can_cache(), nogil=True, parallel=True)(_run_parallel)
-            started = time.perf_counter()
-            made.compile(signature)
-            if made.stats.cache_misses or not _can_cache():
-                compiling.stop(f"runner ({kind})", started)
+        if kind == "serial":
+            made = njit(nogil=True)(_run_serial)
+        else:
+            self._launch()
+            made = njit(nogil=True, parallel=True)(_run_parallel)
+        made._cache = cache_of(made.py_func)
+        started = time.perf_counter()
+        made.compile(signature)
+        if not made.stats.cache_hits:
+            compiling.add(f"runner ({kind})", started)
         made.disable_compile()
         return made
 

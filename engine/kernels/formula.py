@@ -15,7 +15,7 @@ import math
 import types
 
 import numpy as np
-from numba import config, njit
+from numba import config
 from numba.core.datamodel import models
 from numba.core.imputils import lower_constant
 from numba.core.types import Dispatcher
@@ -24,6 +24,7 @@ from numba.extending import register_model
 from engine import target
 from engine.errors import EngineError
 from engine.kernels.elementary.dtypes import COMPILED
+from engine.kernels.simd.parts import part
 
 # contraction to fused multiply-adds and ignoring the sign of zero are safe; NaN and infinity keep their meaning
 FASTMATH = {"contract", "nsz"}
@@ -101,15 +102,14 @@ class Formula:
     def cpu(self, dtype):
         """The function for values of `dtype` on the CPU, as kernels take it (compiled where used, and inlined)."""
         dispatcher = self._cpu(dtype)
-        if config.DISABLE_JIT:                           # njit gave the Python function back
+        if config.DISABLE_JIT:                           # `part` gave the Python function back
             return dispatcher
         return _Compiled(dispatcher, f"{self.name},{self.digest},{np.dtype(dtype).name}")
 
     def _cpu(self, dtype):
         from engine.kernels import elementary
         return self._compile("cpu", np.dtype(dtype), elementary, "_cpu",
-                             lambda f: njit(error_model="numpy", fastmath=FASTMATH, forceinline=True,
-                                            no_cfunc_wrapper=True)(f))
+                             part(fastmath=FASTMATH, forceinline=True))
 
     def cuda(self, dtype):
         """The compiled device function for values of `dtype` on the GPU."""

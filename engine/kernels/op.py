@@ -19,11 +19,12 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 
 from engine import target as targets
-from engine.errors import DtypeError, EngineError, ShapeError, UnknownName
+from engine.errors import DtypeError, EngineError, ShapeError, TargetError, UnknownName
 from engine.kernels.formula import Formula
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 INTEGER = np.dtype("int64")
+BYTE = np.dtype("uint8")                     # images as stored
 HALF = np.dtype("uint16")                    # storage of float16 and bfloat16, see engine/kernels/half
 # A region of threads costs microseconds. Below this many elementary operations a call runs as one task.
 SERIAL_BELOW = 100_000
@@ -183,8 +184,8 @@ class Op:
     def __call__(self, *inputs, **attributes):
         """Runs the op where its inputs live and returns new arrays (one, or a tuple).
 
-        Inputs are NumPy arrays (CPU) or device arrays (GPU), C-contiguous, all float32 or all float64; plain numbers
-        take the dtype of the arrays.
+        Inputs are NumPy arrays (CPU) or device arrays (GPU), C-contiguous, all float32 or all float64, or arrays of
+        other libraries (see `engine.target.adopt`); plain numbers take the dtype of the arrays.
         """
         from engine.kernels.program import Program
         inputs = self._arrays(inputs)
@@ -203,15 +204,20 @@ class Op:
         dtype = next((a.dtype for a in inputs if hasattr(a, "dtype") and a.dtype in FLOATS), np.dtype("float64"))
         arrays = []
         for place, array in enumerate(inputs):
+            try:
+                array = targets.adopt(array)
+            except TargetError as error:
+                raise TargetError(f"{self.name}: input {place}: {error}") from None
             if isinstance(array, (int, float)) and not isinstance(array, bool):
                 array = np.asarray(array, dtype)
             if not hasattr(array, "dtype"):
                 raise DtypeError(f"{self.name}: input {place}: expected an array, got {type(array).__name__}; "
                                  f"numpy.asarray(...) makes one")
-            if array.dtype not in (*FLOATS, INTEGER, HALF):
+            if array.dtype not in (*FLOATS, INTEGER, HALF, BYTE):
                 raise DtypeError(f"{self.name}: input {place}: expected float32, float64 or int64, got {array.dtype}; "
                                  f"convert it with .astype")
-            if isinstance(array, np.ndarray) and not array.flags.c_contiguous:
+            flags = getattr(array, "flags", None)
+            if flags is not None and not flags["C_CONTIGUOUS"]:
                 raise ShapeError(f"{self.name}: input {place}: expected a C-contiguous array, got strides "
                                  f"{array.strides} for shape {array.shape}; numpy.ascontiguousarray(...) copies it (a "
                                  f"product takes transpose_a/transpose_b instead)")

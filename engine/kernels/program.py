@@ -10,6 +10,7 @@ from engine import target as targets
 from engine.errors import TargetError
 from engine.kernels import entry as entries
 from engine.kernels.formula import Formula
+from engine.kernels.gpu import recorded
 from engine.kernels.op import FLOATS, spec
 
 
@@ -38,7 +39,7 @@ class Program:
     def __init__(self, target):
         self.target = target
         self.calls = []
-        self._table = None
+        self._table = self._launches = None
         self._alone = True                   # no call has more than one task
 
     def add(self, op, inputs, outputs, attributes, work=None):
@@ -65,7 +66,7 @@ class Program:
             else:
                 call.rows = self._compile(op, arguments)
         self.calls.append(call)
-        self._table = None
+        self._table = self._launches = None
         return call
 
     def _scratch(self, specs, work):
@@ -80,10 +81,24 @@ class Program:
                                     for call in self.calls for entry, block in call.rows], np.int64).reshape(-1, 3)
             self._alone = self._table[:, 2].max(initial=1) == 1
             return entries.threads.run(self._table, rounds, self._alone)
+        if self.target is not targets.cpu:
+            return self._launch(rounds)
         for _ in range(rounds):
             for call in self.calls:
                 for function in call.functions:
                     function()
+
+    def _launch(self, rounds):
+        """The first round looks up and compiles; the others make the same launches again."""
+        if self._launches is None and rounds:
+            with recorded() as launches:
+                for call in self.calls:
+                    for function in call.functions:
+                        function()
+            self._launches, rounds = launches, rounds - 1
+        for _ in range(rounds):
+            for launch in self._launches:
+                launch()
 
     def part(self, first, last):
         """The program of calls first .. last - 1 (the profiler runs them one at a time)."""

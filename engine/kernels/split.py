@@ -10,9 +10,11 @@ Loops over a span count from 0 and add `first`: only then can LLVM show that no 
     for k in range(count):
         out[first + k] = f(x[first + k])
 """
-from numba import float64
+import math
 
-from engine.kernels.gpu import cuda, device, kernel, warp_max, warp_sum
+from numba import float64, int32
+
+from engine.kernels.gpu import cuda, device, kernel, load1, warp_max, warp_sum
 from engine.kernels.simd.parts import part
 
 CHUNK = 8192                                 # values of a chunk of a sum
@@ -29,6 +31,17 @@ def chunks(size, chunk=CHUNK):
 def row_threads(size):
     """Threads of a block that share a row of `size` values: one warp, or more where it is long."""
     return WARP if size <= 512 else 4 * WARP if size <= 4096 else 8 * WARP
+
+
+def line_shape(size, width):
+    """(threads that share a line, values of it that each holds in registers, lines of a block) for lines of `size`
+    values of `width` bytes, those of all arrays that are held: a warp for a short line, a block for a long one; no
+    values where a line is too long."""
+    most = 64 // width
+    for threads in (WARP, 8 * WARP, 16 * WARP):
+        if size <= threads * most:
+            return threads, 1 << max(0, -(-size // threads) - 1).bit_length(), 4 if threads == WARP else 1
+    return 8 * WARP, 0, 1
 
 
 def rows_of_chunk(width):
@@ -59,14 +72,16 @@ def greatest(a, b):
 
 
 # Device functions may reach each other on several paths only if none of them owns shared memory (its definition would
-# be linked twice): so these two get it from the kernel. All threads of the block must call them, whole warps of them.
+# be linked twice): so these two get it from the kernel. All threads along x must call them, whole warps of them; where
+# a block has more than one row of threads (along y), a row must be a warp.
 
 
 @device
 def shared_sum(held, value, thread):
-    """The sum of `value` over a block, the same bits for each of its threads; held: a shared float64 array of one value
-    a warp. Warps add by shuffles, then every thread adds the warps' sums in their order."""
-    total = warp_sum(float64(value))
+    """The sum of `value` over the threads of a block along x, the same bits for each of them; held: a shared array of
+    one value a warp, whose dtype is that of the sum. Warps add by shuffles, then every thread adds the warps' sums in
+    their order."""
+    total = warp_sum(held.dtype.type(value))
     if cuda.blockDim.x > WARP:
         cuda.syncthreads()                   # an earlier sum has been read by all
         if thread % WARP == 0:
@@ -80,8 +95,8 @@ def shared_sum(held, value, thread):
 
 @device
 def shared_max(held, value, thread):
-    """The largest `value` of a block, for each of its threads; NaN is passed over."""
-    top = warp_max(float64(value))
+    """The largest `value` of the threads of a block along x, for each of them; NaN is passed over."""
+    top = warp_max(held.dtype.type(value))
     if cuda.blockDim.x > WARP:
         cuda.syncthreads()
         if thread % WARP == 0:
@@ -90,6 +105,20 @@ def shared_max(held, value, thread):
         top = held[0]
         for k in range(1, cuda.blockDim.x // WARP):
             top = held[k] if held[k] > top or top != top else top
+    return top
+
+
+@device
+def load_line(x, begin, step, size, thread, threads, held):
+    """A thread's values of a line, `step` apart from flat place `begin` on, into `held` (-inf beyond the line's end);
+    gives the largest."""
+    lowest = x.dtype.type(-math.inf)
+    top = lowest
+    for k in range(held.size):
+        j = int32(thread + k * threads)
+        v = load1(x, begin + j * step) if j < size else lowest
+        held[k] = v
+        top = v if v > top else top
     return top
 
 

@@ -18,7 +18,7 @@ def aliases(graph):
     """Value -> Place for values that live inside another value: parts, in-place updates, views, in-place maps."""
     places = {}
     last = _last_uses(graph)
-    kept = set(graph.outputs.values()) | set(graph.parts)
+    kept = graph.kept()
     for value, (inside, offset) in graph.parts.items():
         places[value] = Place(inside, offset * value.dtype.itemsize)
 

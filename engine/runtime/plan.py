@@ -9,10 +9,12 @@ import threading
 
 import numpy as np
 
+from engine import target as targets
 from engine.errors import EngineError, ShapeError, unknown
 from engine.kernels.program import Program
 from engine.progress import compiling
 from engine.runtime import memory, profile
+from engine.transfers import Conveyor
 
 
 class Plan:
@@ -38,6 +40,7 @@ class Plan:
         spans = memory.lifetimes(self.graph, self._places)
         self._offsets, self.arena_bytes = memory.pack(spans, {v: v.spec.nbytes for v in spans})
         self._arena = self.target.empty(self.arena_bytes)
+        self._reserve_feeds()
         for value in self.graph.values.values():
             if value.kind == "constant":
                 self._own[value.name] = self.target.place(value.data)
@@ -47,6 +50,22 @@ class Plan:
             given = self._own.get(value.name)
             if given is not None and (tuple(given.shape) != value.shape or given.dtype != value.dtype):
                 raise EngineError(f"plan: {value!r} was bound to an array of {given.dtype}{list(given.shape)}")
+
+    def _reserve_feeds(self):
+        """On a GPU the feeds that were not given lie side by side: a conveyor brings all of them at once."""
+        self._conveyor, self._feeds, size = None, {}, 0
+        if self.target is targets.cpu:
+            return
+        for value in self.graph.values.values():
+            if value.kind == "feed" and value not in self._places and value.name not in self._own:
+                self._feeds[value.name] = size
+                size += -(-value.spec.nbytes // targets.DEVICE_ALIGNMENT) * targets.DEVICE_ALIGNMENT
+        if self._feeds:
+            block = self.target.empty(max(size, 1))
+            self._conveyor = Conveyor(self.target, block)
+            for name, offset in self._feeds.items():
+                value = self.graph.values[name]
+                self._own[name] = self.target.part(block, offset, value.shape, value.dtype)
 
     def _array(self, value):
         root, offset = self._places.get(value, memory.Place(value, 0))
@@ -97,11 +116,24 @@ class Plan:
 
     def feed(self, name, array):
         """Copies a host array into a feed."""
-        destination = self.array(name)
-        array = np.asarray(array)
-        if tuple(array.shape) != tuple(destination.shape):
-            raise ShapeError(f"feed {name}: expected shape {tuple(destination.shape)}, got {array.shape}")
-        self.target.fill(destination, array.astype(destination.dtype, copy=False))
+        self._feed({name: array})
+
+    def _feed(self, arrays):
+        """Copies host arrays into feeds. On a GPU they are on their way when this returns, and the arrays free."""
+        carried = []
+        for name, array in arrays.items():
+            destination = self.array(name)
+            if not isinstance(array, np.ndarray):
+                array = np.asarray(array, destination.dtype)
+            if tuple(array.shape) != tuple(destination.shape):
+                raise ShapeError(f"feed {name}: expected shape {tuple(destination.shape)}, got {array.shape}")
+            array = array.astype(destination.dtype, copy=False)
+            if name in self._feeds:
+                carried.append((self._feeds[name], array))
+            else:
+                self.target.fill(destination, array)
+        if carried:
+            self._conveyor.put(carried)
 
     def fetch(self, name):
         """An output (or parameter or state) as a new host array."""
@@ -110,8 +142,7 @@ class Plan:
     def run(self, rounds=1, **feeds):
         """Fills the given feeds and works through the program `rounds` times (an epoch is many rounds of one step)."""
         with self._lock:
-            for name, array in feeds.items():
-                self.feed(name, array)
+            self._feed(feeds)
             self.program.run(rounds)
 
     def profile_run(self, rounds=50):

@@ -1,7 +1,9 @@
 """Starting: import, the first fit from an empty cache, a warm start of a script that trains digits for one epoch.
 
-Each is a process of its own, several times, in turn with the peers that are installed.
+Each is a process of its own, several times, in turn with the peers that are installed. A second table says where the
+time from an empty cache goes: what was compiled, and how long each took without what was compiled within.
 """
+import json
 import os
 import statistics
 import subprocess
@@ -18,6 +20,11 @@ from engine import Dense, Flatten, Sequential
 model = Sequential([Flatten(), Dense(64, activation="relu"), Dense(10)])
 model.compile(engine.optimizers.Adam(1e-3), "cross_entropy", ["accuracy"])
 model.fit(x, y, epochs=1, verbose=0)
+"""
+COMPILED = """
+import json
+from engine.progress import compiling
+print(json.dumps(compiling.times))
 """
 TORCH = """
 import numpy as np, torch
@@ -36,27 +43,31 @@ d = load_digits(); net = MLPClassifier((64,), batch_size=32); net.partial_fit(d.
 """
 
 
-def seconds(code, **environment):
-    """Wall seconds of a fresh interpreter that runs the code; None when it fails (a peer that is not installed)."""
+def run_code(code, **environment):
+    """(wall seconds, output) of a fresh interpreter that runs the code; no seconds when it fails (a peer that is not
+    installed)."""
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True,
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env={**os.environ, "ENGINE_QUIET": "1", **environment})
-    return time.perf_counter() - started if done.returncode == 0 else None
+    return time.perf_counter() - started if done.returncode == 0 else None, done.stdout
 
 
 def run(threads, only=None):
     """Prints medians of five warm runs; the empty-cache run once."""
     with tempfile.TemporaryDirectory() as cache:
         environment = {"ENGINE_CACHE_DIR": cache, "ENGINE_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-        cold = seconds(OURS, **environment)
+        cold, compiled = run_code(OURS + COMPILED, **environment)
         cases = {"import numpy": "import numpy", "import numba": "import numba", "import engine": "import engine",
                  "import torch": "import torch", "warm: engine, digits, 1 epoch": OURS,
                  "warm: torch, digits, 1 epoch": TORCH, "warm: scikit-learn, digits, 1 epoch": SKLEARN}
         times = {name: [] for name in cases}
         for _ in range(5):
             for name, code in cases.items():
-                times[name].append(seconds(code, **environment))
+                times[name].append(run_code(code, **environment)[0])
     rows = [["first fit, empty cache", f"{cold:.2f}"]]
     rows += [[name, f"{statistics.median(t):.2f}" if None not in t else "not installed"] for name, t in times.items()]
     table(f"start, {threads} threads (wall seconds of a whole process)", ["what", "seconds"], rows)
+    kernels = sorted(json.loads(compiled), key=lambda row: -row[1])
+    table(f"compiled in the first fit: {len(kernels)} kernels", ["kernel", "seconds"],
+          [[name, f"{t:.2f}"] for name, t in [*kernels, ("all", sum(t for _, t in kernels))]])
     return [{"row": name, "seconds": value} for name, value in rows]

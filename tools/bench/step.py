@@ -7,6 +7,7 @@ measured peak. The asked-for ratio is that to PyTorch's best.
 import numpy as np
 
 from tools.bench import peers
+from tools.bench.ours import epoch_of
 from tools.bench.timing import best_of, geometric_mean, median, race, ratio, table
 
 NETWORKS = {"64-32-10": (64, 32, 10), "784-128-10": (784, 128, 10), "784-512-256-10": (784, 512, 256, 10),
@@ -29,14 +30,7 @@ def make_ours(sizes, batch, optimizer, x, y):
     model.build(sizes[0])
     model.compile(engine.optimizers.get({"class": {"sgd": "SGD", "adam": "Adam"}[optimizer],
                                          "learning_rate": peers.LEARNING_RATE[optimizer]}), "cross_entropy")
-    epoch = model._epoch(*model._data(x, y, None, None, "bench"), batch, model.optimizer)
-    steps = len(x) // batch
-    order, rates = np.arange(len(x)), np.full(steps, model.optimizer.learning_rate.at(0))
-
-    def run():
-        epoch.start(order, rates)
-        epoch.plans[0].run(steps)
-    return run, lambda: model.train_step(x[:batch], y[:batch]), model
+    return epoch_of(model, x, y, batch)[0], lambda: model.train_step(x[:batch], y[:batch]), model
 
 
 def floor(sizes, batch):

@@ -77,12 +77,17 @@ LARGE = {"relu": (MATRIX,), "gelu": (MATRIX,), "add": (MATRIX, MATRIX), "sum": (
          "cross_entropy": (MATRIX, Spec((BIG,), "i8"), VECTOR),
          "adam": (*[Spec((BIG * BIG,), "f8")] * 4, Spec((1,), "f8"), Spec((2,), "i8")),
          "dropout": (MATRIX, Spec((2,), "i8"))}
+LONGEST = {"softmax": (Spec((64, 8192), "f8"),), "softmax_grad": (Spec((64, 4096), "f8"),) * 2,
+           "cross_entropy": (Spec((64, 8192), "f8"), Spec((64,), "i8"), Spec((64,), "f8")),
+           "cross_entropy_probabilities": (*[Spec((64, 4096), "f8")] * 2, Spec((64,), "f8"))}
 
 
 def samples_of(op, only_large=False):
     """Large inputs, for which times are estimated, then the op's own samples; products of sizes for every tile."""
     if op.name in LARGE:
         yield LARGE[op.name], {}
+    if op.name in LONGEST:                   # as many values in registers as there can be
+        yield LONGEST[op.name], {}
     if op.name == "matmul":
         for size in (BIG, 256):
             for ta, tb in ((False, False), (True, False), (False, True), (True, True)):
@@ -93,6 +98,13 @@ def samples_of(op, only_large=False):
         for size in (BIG, 256):
             matrix = Spec((size, size), "f8")
             yield (matrix, matrix, Spec((size,), "f8")), {"activation": ACTIVATIONS["relu"]}
+    if op.name in ("dense_residual", "matmul_sums"):
+        for size in (BIG, 256):
+            matrix = Spec((size, size), "f8")
+            yield ((matrix, matrix), {"transpose_a": True}) if op.name == "matmul_sums" else \
+                ((matrix, matrix, Spec((size,), "f8"), matrix), {})
+    if op.name.startswith("conv2d"):
+        yield from convolutions(op.name)
     if op.name == "matmul_half":
         matrix = Spec((BIG, BIG), "u2")
         for format in ("float16", "bfloat16"):
@@ -100,6 +112,26 @@ def samples_of(op, only_large=False):
                 yield (matrix, matrix), {"transpose_a": ta, "transpose_b": tb, "format": format}
     if not only_large:
         yield from op.samples(np.random.default_rng(0))
+
+
+def convolutions(name):
+    """Layers of ResNet-50 at a batch of 64, so that each tile is met: 3x3, 3x3 with stride 2, 1x1; one depthwise."""
+    for size, channels, outputs, kernel, stride, groups in ((56, 64, 64, 3, 1, 1), (28, 128, 128, 3, 1, 1),
+                                                            (56, 128, 128, 3, 2, 1), (14, 1024, 256, 1, 1, 1),
+                                                            (56, 144, 144, 3, 1, 144)):
+        edge = kernel // 2
+        given = {"stride": (stride, stride), "padding": (edge,) * 4, "groups": groups}
+        x, w = Spec((64, size, size, channels), "f8"), Spec((kernel, kernel, channels // groups, outputs), "f8")
+        y = Spec((64, size // stride, size // stride, outputs), "f8")
+        if name == "conv2d_input_gradient":
+            yield (y, w), {**given, "shape": x.shape}
+        elif name == "conv2d_weight_gradient":
+            yield (x, y), {**given, "kernel": (kernel, kernel)}
+        elif name == "conv2d_plain":
+            yield (x, w), given
+        elif name == "conv2d":
+            from engine.kernels.activation import ACTIVATIONS
+            yield (x, w, Spec((outputs,), "f8")), {**given, "activation": ACTIVATIONS["relu"]}
 
 
 def given_as(sample, dtype):

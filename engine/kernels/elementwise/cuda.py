@@ -1,6 +1,23 @@
-"""CUDA kernels of the elementwise family and their launchers: four values a thread in accesses of 16 bytes, or one
-thread for each value where inputs are broadcast. For the table see cpu.py."""
-from engine.kernels.gpu import THREADS, blocks, cuda, fours, is_aligned, kernel_of, load4, store4
+"""CUDA kernels of the elementwise family and their launchers: four values a thread in accesses of 16 bytes; where
+inputs are broadcast, a grid over rows and columns, or over values by the table (see cpu.py)."""
+import numpy as np
+from numba import int32, int64
+
+from engine.kernels.gpu import (
+    THREADS,
+    blocks,
+    cuda,
+    device_in,
+    fours,
+    is_aligned,
+    kernel_of,
+    load1,
+    load4,
+    store1,
+    store4,
+)
+
+MOST_ROWS = 32768                            # of blocks along y: beyond, each takes several rows
 
 
 @kernel_of
@@ -32,49 +49,90 @@ def _scale_by_slope_with_cuda(slope):
     return scale_by_slope_with
 
 
+def scaler(scales):
+    """(four, one): values at a flat place of dz with which f is multiplied, and the product; without dz, f alone."""
+    if scales:
+        return device_in(lambda dz, at: load4(dz, at)), device_in(lambda value, dz, at: load1(dz, at) * value)
+    return device_in(lambda dz, at: (dz, dz, dz, dz)), device_in(lambda value, dz, at: value)
+
+
+def times(scales):
+    return device_in((lambda d, value: d * value) if scales else (lambda d, value: value))
+
+
+def ready(scales):
+    return device_in((lambda dz: is_aligned(dz)) if scales else (lambda dz: True))
+
+
 @kernel_of
-def _zip_equal_cuda(f):
-    def zip_equal(a, b, out):
+def _zip_equal_cuda(f, scales):
+    """Inputs of the output's shape, four values a thread"""
+    (four, one), product, may = scaler(scales), times(scales), ready(scales)
+
+    def zip_equal(dz, a, b, out):
         i = 4 * cuda.grid(1)
-        if i + 4 <= out.size and is_aligned(a) and is_aligned(b) and is_aligned(out):
-            p, q, r, s = load4(a, i)
-            t, u, v, w = load4(b, i)
-            store4(out, i, f(p, t), f(q, u), f(r, v), f(s, w))
+        if i + 4 <= out.size and is_aligned(a) and is_aligned(b) and is_aligned(out) and may(dz):
+            (p, q, r, s), (t, u, v, w), d = load4(a, i), load4(b, i), four(dz, i)
+            store4(out, i, product(d[0], f(p, t)), product(d[1], f(q, u)), product(d[2], f(r, v)),
+                   product(d[3], f(s, w)))
         else:
             for k in range(4):
                 if i + k < out.size:
-                    out[i + k] = f(a[i + k], b[i + k])
+                    store1(out, i + k, one(f(load1(a, i + k), load1(b, i + k)), dz, i + k))
     return zip_equal
 
 
 @kernel_of
-def _zip_cuda(f):
-    def zip_values(a, b, table, out):
-        at = cuda.grid(1)
-        if at < out.size:
-            x, y, rest = 0, 0, at
-            for axis in range(3, -1, -1):
-                outer = rest // table[axis]
-                x += (rest - outer * table[axis]) * table[4 + axis]
-                y += (rest - outer * table[axis]) * table[8 + axis]
-                rest = outer
-            out[at] = f(a[x], b[y])
-    return zip_values
+def _zip_one_cuda(f, scales, first):
+    """A single value, a (`first`) or b, with all values of the other; four a thread"""
+    (four, one), product, may = scaler(scales), times(scales), ready(scales)
+    apply = device_in((lambda number, x: f(number, x)) if first else (lambda number, x: f(x, number)))
+
+    def zip_one(dz, single, x, out):
+        i, number = 4 * cuda.grid(1), load1(single, 0)
+        if i + 4 <= out.size and is_aligned(x) and is_aligned(out) and may(dz):
+            (p, q, r, s), d = load4(x, i), four(dz, i)
+            store4(out, i, product(d[0], apply(number, p)), product(d[1], apply(number, q)),
+                   product(d[2], apply(number, r)), product(d[3], apply(number, s)))
+        else:
+            for k in range(4):
+                if i + k < out.size:
+                    store1(out, i + k, one(apply(number, load1(x, i + k)), dz, i + k))
+    return zip_one
 
 
 @kernel_of
-def _zip_slope_cuda(slope):
-    def zip_slope(dz, a, b, table, out):
-        at = cuda.grid(1)
+def _zip_rows_cuda(f, scales):
+    """Two axes, rows and columns: the grid's places are the output's, so nothing is divided"""
+    one = scaler(scales)[1]
+
+    def zip_rows(dz, a, b, rows, columns, a_row, a_column, b_row, b_column, out):
+        j = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+        if j < columns:
+            i, step = cuda.blockIdx.y * cuda.blockDim.y + cuda.threadIdx.y, cuda.gridDim.y * cuda.blockDim.y
+            for row in range(i, rows, step):
+                value = f(load1(a, row * a_row + j * a_column), load1(b, row * b_row + j * b_column))
+                store1(out, row * columns + j, one(value, dz, row * columns + j))
+    return zip_rows
+
+
+@kernel_of
+def _zip_cuda(f, scales, index):
+    """Up to four axes; `index`: the integers of the divisions, of 32 bits where the output is small enough"""
+    one = scaler(scales)[1]
+
+    def zip_values(dz, a, b, table, out):
+        at = index(cuda.grid(1))
         if at < out.size:
-            x, y, rest = 0, 0, at
+            x, y, rest = index(0), index(0), at
             for axis in range(3, -1, -1):
-                outer = rest // table[axis]
-                x += (rest - outer * table[axis]) * table[4 + axis]
-                y += (rest - outer * table[axis]) * table[8 + axis]
+                outer = index(rest // table[axis])
+                place = index(rest - outer * table[axis])
+                x = index(x + place * table[4 + axis])
+                y = index(y + place * table[8 + axis])
                 rest = outer
-            out[at] = dz[at] * slope(a[x], b[y])
-    return zip_slope
+            store1(out, at, one(f(load1(a, x), load1(b, y)), dz, at))
+    return zip_values
 
 
 def map_with_cuda(x, f, p, q, out):
@@ -88,13 +146,30 @@ def scale_by_slope_with_cuda(dy, at, slope, p, q, dx):
 
 
 def zip_cuda(a, b, f, *rest):
-    *table, out = rest
-    if a.size == b.size == out.size:         # nothing is repeated: no division to find the place
-        _zip_equal_cuda(f, a.dtype)[fours(out.size), THREADS](a, b, out)
-    else:
-        _zip_cuda(f, a.dtype)[blocks(out.size), THREADS](a, b, tuple(table), out)
+    _launch(f, False, 0, a, b, *rest)
 
 
 def zip_slope_cuda(dz, a, b, slope, *rest):
+    _launch(slope, True, dz, a, b, *rest)
+
+
+def _launch(f, scales, dz, a, b, *rest):
+    """out = f(a, b), or dz f(a, b), by the simplest kernel that the shapes allow"""
     *table, out = rest
-    _zip_slope_cuda(slope, dz.dtype)[blocks(out.size), THREADS](dz, a, b, tuple(table), out)
+    dtype, size = out.dtype, out.size
+    if a.size == b.size == size:
+        _zip_equal_cuda(f, scales, dtype)[fours(size), THREADS](dz, a, b, out)
+    elif (a.size == 1 and b.size == size) or (b.size == 1 and a.size == size):
+        first = a.size == 1
+        made = _zip_one_cuda(f, scales, first, dtype)
+        made[fours(size), THREADS](dz, *((a, b) if first else (b, a)), out)
+    elif table[0] == table[1] == 1:
+        rows, columns = table[2:4]
+        wide = min(THREADS, max(4, 1 << (columns - 1).bit_length()))
+        grid = blocks(columns, wide), min(MOST_ROWS, blocks(rows, THREADS // wide))
+        made = _zip_rows_cuda(f, scales, dtype)
+        made[grid, (wide, THREADS // wide)](dz, a, b, rows, columns, *table[6:8], *table[10:12], out)
+    else:
+        index, number = (int32, np.int32) if size < 2 ** 31 - THREADS else (int64, np.int64)
+        made = _zip_cuda(f, scales, index, dtype)
+        made[blocks(size), THREADS](dz, a, b, tuple(map(number, table)), out)

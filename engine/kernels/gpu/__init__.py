@@ -23,10 +23,15 @@ import numpy as np
 from engine import target
 from engine.kernels.emulator import emulate
 from engine.kernels.formula import Formula
+from engine.kernels.gpu import prepared
+from engine.kernels.gpu.disk import keep_on_disk
+from engine.kernels.gpu.prepared import recorded
 from engine.kernels.gpu.unroll import expand, unrolled
 from engine.kernels.gpu.words import (
     Word,
     bits_of,
+    block_anew,
+    block_z_anew,
     copy_async,
     copy_commit,
     copy_wait,
@@ -42,14 +47,16 @@ from engine.kernels.gpu.words import (
     shuffle_xor,
     store1,
     store4,
+    thread_anew,
     warp_max,
     warp_sum,
 )
 
-__all__ = ["THREADS", "bits_of", "blocks", "copy_async", "copy_commit", "copy_wait", "cuda", "device", "device_in",
-           "float_of", "fours", "is_aligned", "kernel", "kernel_of", "ldmatrix", "ldmatrix_turned", "load1", "load4",
-           "mma_bfloat16", "mma_float16", "shared_array", "shuffle_xor", "store1", "store4", "unrolled", "warp_max",
-           "warp_sum"]
+__all__ = ["THREADS", "bits_of", "block_anew", "block_z_anew", "blocks", "copy_async", "copy_commit", "copy_wait",
+           "cuda", "device", "device_in", "float_of", "fours", "is_aligned", "kernel", "kernel_of",
+           "ldmatrix", "ldmatrix_turned", "load1", "load4", "mma_bfloat16", "mma_float16", "recorded",
+           "shared_array", "shuffle_xor", "starts_aligned", "store1", "store4", "thread_anew", "unrolled",
+           "warp_max", "warp_sum"]
 
 THREADS = 128                                # threads of a block, where nothing else decides it
 
@@ -81,6 +88,15 @@ def fours(size, threads=THREADS):
     return blocks((size + 3) // 4, threads)
 
 
+def starts_aligned(array):
+    """Whether an array begins on a 16-byte boundary, as load4 needs it: for launchers that choose between kernels."""
+    if target.cuda_emulated.owns(array):
+        array = array.memory
+    if isinstance(array, np.ndarray):
+        return array.ctypes.data % 16 == 0
+    return target.cuda.simulated or array.device_ctypes_pointer.value % 16 == 0
+
+
 def make_launcher(function, options):
     """What can be launched as `[grid, block](arguments)`; tools/ptx puts a compiler without launches in its place."""
     return _Launcher(function, options)
@@ -93,11 +109,19 @@ class _Launcher:
         self.function, self.options, self._made = function, options, {}
 
     def __getitem__(self, grid):
-        return lambda *arguments: self._for(arguments)[grid](*arguments)
+        return lambda *arguments: self._launch(grid, arguments)
 
-    def _for(self, arguments):
+    def _launch(self, grid, arguments):
         emulated = target.cuda_emulated
-        key = (emulated.check, emulated.race) if any(map(emulated.owns, arguments)) else "gpu"
+        if any(map(emulated.owns, arguments)):
+            self._for((emulated.check, emulated.race))[grid](*arguments)
+        else:
+            self._for("gpu")[(*grid, target.cuda.work.handle)](*arguments)
+            if not target.cuda.simulated:
+                return                       # what Numba made of it is noted by `prepared`
+        prepared.note(functools.partial(self._launch, grid, arguments))
+
+    def _for(self, key):
         if key not in self._made:
             self._made[key] = self._compiled() if key == "gpu" else emulate(self.function, *key)
         return self._made[key]
@@ -108,7 +132,10 @@ class _Launcher:
             return jit(self.function)
         options = dict(self.options)
         target.cuda.demand(options.pop("capability", (0, 0)), self.function.__name__)
-        return jit(**options)(self.function)
+        prepared.last_step()
+        made = jit(**options)(self.function)
+        keep_on_disk(made, options)
+        return made
 
 
 def _compile(function, options):
@@ -170,6 +197,7 @@ def device(function):
 
 def device_in(function):
     """A device function made inside a kernel's factory: numbers of the factory are constants in it."""
+    _put_in_place(function.__globals__)      # the factory may stand in another file
     return target.cuda.module.jit(device=True)(expand(function))
 
 

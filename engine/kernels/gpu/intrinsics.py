@@ -115,6 +115,20 @@ def float_of(typing, bits):
     return types.float32(types.uint32), codegen
 
 
+def _register(text):
+    """A word that reads a special register anew: as an `asm` with effects it is never joined with an earlier read."""
+    @intrinsic
+    def read(typing):
+        def codegen(context, builder, signature, arguments):
+            kind = ir.FunctionType(I32, [])
+            return builder.call(ir.InlineAsm(kind, f"mov.u32 $0, {text};", "=r", True), [])
+        return types.int32(), codegen
+    return read
+
+
+thread_anew, block_anew, block_z_anew = _register("%tid.x"), _register("%ctaid.x"), _register("%ctaid.z")
+
+
 # -------------------------------------------------------------------------------------------------------- tensor cores
 
 

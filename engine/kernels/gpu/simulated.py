@@ -111,6 +111,18 @@ def warp_max(value):
     return together(_butterfly(lambda a, b: b if b > a or a != a else a), value)
 
 
+def thread_anew():
+    return int(threading.current_thread().threadIdx.x)
+
+
+def block_anew():
+    return int(threading.current_thread().blockIdx.x)
+
+
+def block_z_anew():
+    return int(threading.current_thread().blockIdx.z)
+
+
 def bits_of(x):
     return np.float32(x).view(np.uint32)
 

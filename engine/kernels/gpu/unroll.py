@@ -17,7 +17,7 @@ unrolled = range
 
 def expand(function):
     """`function` with its unrolled loops written out; the function itself where there are none."""
-    if target.cuda.simulated or "unrolled" not in function.__code__.co_names:
+    if target.cuda.simulated or not target.cuda.present() or "unrolled" not in function.__code__.co_names:
         return function
     lines, first = inspect.getsourcelines(function)
     tree = ast.parse(textwrap.dedent("".join(lines)))

@@ -10,6 +10,8 @@ in the simulator (`simulated.py`).
 | is_aligned(x) | whether x begins on a 16-byte boundary, as load4 and store4 need it |
 | shuffle_xor(value, distance) | the value of the lane whose number differs in the bit `distance` |
 | warp_sum(value), warp_max(value) | over the lanes of a full warp, the same bits in each; warp_max passes over NaN |
+| thread_anew(), block_anew(), block_z_anew() | threadIdx.x, blockIdx.x, blockIdx.z, read once more: what is
+  computed from them again need not stay in registers meanwhile |
 | bits_of(x), float_of(bits) | the 32 bits of a float32 as uint32, and back |
 | copy_async(kept, at, x, place) | 16 bytes from global into shared memory, on their way until `copy_wait` |
 | copy_commit(), copy_wait(n) | closes a group of copies; waits until all but the last n groups have arrived |
@@ -42,6 +44,8 @@ class Word:
 
 load1, store1 = Word("load1"), Word("store1")
 shared_array, load4, store4, is_aligned = Word("shared_array"), Word("load4"), Word("store4"), Word("is_aligned")
+thread_anew, block_anew = Word("thread_anew"), Word("block_anew")
+block_z_anew = Word("block_z_anew")
 bits_of, float_of = Word("bits_of"), Word("float_of")
 copy_async, copy_commit, copy_wait = Word("copy_async"), Word("copy_commit"), Word("copy_wait")
 ldmatrix, ldmatrix_turned = Word("ldmatrix"), Word("ldmatrix_turned")

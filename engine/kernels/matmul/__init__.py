@@ -1,7 +1,8 @@
-"""Matrix products: C (m, n) = op(A) op(B), and the dense layer y = f(x w + b).
+"""Matrix products: C (m, n) = op(A) op(B), many of them in one call, and the dense layer y = f(x w + b).
 
 Shapes: m rows, k inner, n columns; for dense x (n, i), w (i, o), b (o,), y (n, o). op(A) is A or its transpose, so the
-three products of a dense layer are one op: y = x w, dw = x^T dy, dx = dy w^T (Goodfellow et al. 2016, 6.5).
+three products of a dense layer are one op: y = x w, dw = x^T dy, dx = dy w^T (Goodfellow et al. 2016, 6.5). A batched
+product has one more axis, C[i] = op(A[i]) op(B[i]); of more leading axes `reshape` makes that one, at no cost.
 """
 
 from engine.kernels.activation import Activation, activation
@@ -18,6 +19,10 @@ LINEAR = activation("linear", lambda x: x, lambda y: 1, "y")
 
 def matmul_reference(a, b, transpose_a=False, transpose_b=False):
     return (a.T if transpose_a else a) @ (b.T if transpose_b else b)
+
+
+def batched_matmul_reference(a, b, transpose_a=False, transpose_b=False):
+    return (a.swapaxes(1, 2) if transpose_a else a) @ (b.swapaxes(1, 2) if transpose_b else b)
 
 
 def dense_reference(x, w, bias, activation=None):
@@ -54,11 +59,31 @@ def matmul_cost(inputs, outputs, attributes):
 def matmul_grad(graph, node, dc):
     a, b = node.inputs
     ta, tb = node.attributes["transpose_a"], node.attributes["transpose_b"]
-    da = graph.add(MATMUL, b, dc, transpose_a=tb, transpose_b=True) if ta else \
-        graph.add(MATMUL, dc, b, transpose_b=not tb)
-    db = graph.add(MATMUL, dc, a, transpose_a=True, transpose_b=ta) if tb else \
-        graph.add(MATMUL, a, dc, transpose_a=not ta)
+    da = graph.add(node.op, b, dc, transpose_a=tb, transpose_b=True) if ta else \
+        graph.add(node.op, dc, b, transpose_b=not tb)
+    db = graph.add(node.op, dc, a, transpose_a=True, transpose_b=ta) if tb else \
+        graph.add(node.op, a, dc, transpose_a=not ta)
     return da, db
+
+
+def batched_matmul_shapes(a, b, transpose_a=False, transpose_b=False):
+    demand(a.ndim == b.ndim == 3, "two stacks of matrices, (count, rows, columns)", f"shapes {a.shape} and {b.shape}",
+           "reshape joins leading axes")
+    demand(a.shape[0] == b.shape[0], f"as many matrices on the right as on the left, {a.shape[0]}", b.shape[0])
+    product = matmul_shapes(*(Spec(s.shape[1:], s.dtype) for s in (a, b)), transpose_a, transpose_b)
+    return Spec((a.shape[0], *product.shape), product.dtype)
+
+
+def batched_matmul_arrange(inputs, outputs, attributes, threads):
+    count, m, n = outputs[0].shape
+    flags = int(attributes["transpose_a"]), int(attributes["transpose_b"])
+    k = inputs[0].shape[1 if flags[0] else 2]
+    tasks, work, blocking = cpu.plan_batched(count, m, n, k, *flags, outputs[0].dtype, threads)
+    return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), flags, work, blocking, tasks)
+
+
+def batched_matmul_cost(inputs, outputs, attributes):
+    return Cost(2 * outputs[0].shape[2] * inputs[0].size, sum(s.nbytes for s in (*inputs, *outputs)))
 
 
 def dense_shapes(x, w, bias, activation=None):
@@ -103,6 +128,12 @@ def matmul_samples(rng):
                    {"transpose_a": ta, "transpose_b": tb})
 
 
+def batched_matmul_samples(rng):
+    # one form: its gradient has two more, tests of the kernels have all, and on the GPU each is a kernel to compile
+    for count, m, k, n in ((2, 1, 1, 1), (0, 3, 2, 1), (3, 2, 0, 4), (2, 3, 5, 7), (3, 17, 9, 31)):
+        yield (rng.standard_normal((count, m, k)), rng.standard_normal((count, n, k))), {"transpose_b": True}
+
+
 def dense_samples(rng):
     from engine.kernels.activation import ACTIVATIONS
     for n, i, o in _sizes():
@@ -112,12 +143,15 @@ def dense_samples(rng):
 
 
 def _terms(a, b, *rest, transpose_a=False, **attributes):
-    return a.shape[0] if transpose_a else a.shape[-1]
+    return a.shape[-2] if transpose_a else a.shape[-1]
 
 
 MATMUL = Op("matmul", matmul_reference, matmul_shapes, cpu.MATMUL_PHASES, cuda.matmul, matmul_samples, matmul_arrange,
             matmul_grad, _terms, matmul_cost, {"transpose_a": False, "transpose_b": False})
+BATCHED_MATMUL = Op("batched_matmul", batched_matmul_reference, batched_matmul_shapes, cpu.BATCHED_PHASES,
+                    cuda.batched_matmul, batched_matmul_samples, batched_matmul_arrange, matmul_grad, _terms,
+                    batched_matmul_cost, {"transpose_a": False, "transpose_b": False})
 DENSE = Op("dense", dense_reference, dense_shapes, cpu.DENSE_PHASES, cuda.dense, dense_samples, dense_arrange,
            dense_grad, _terms, matmul_cost, {"activation": None})
 MATMUL_SLOPE = slope_op(matmul_shapes, matmul_samples, _terms)
-OPS = (MATMUL, DENSE, MATMUL_SLOPE)
+OPS = (MATMUL, BATCHED_MATMUL, DENSE, MATMUL_SLOPE)

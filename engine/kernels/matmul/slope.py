@@ -4,17 +4,13 @@ That is a gradient on its way back through a layer and the activation before it,
 nearest cache, or on a GPU in registers, when the slope is taken. X has C's shape: the activation's output where its
 derivative is a function of y, its input otherwise. Shapes as in the family's text.
 """
-import functools
 import itertools
 
 import numpy as np
-from numba import int32
 
 from engine.kernels.activation import ACTIVATIONS, Activation, times_slope
-from engine.kernels.gpu import THREADS, blocks, cuda, device_in, kernel_of, load1
-from engine.kernels.matmul import cpu
+from engine.kernels.matmul import cpu, cuda
 from engine.kernels.matmul.blocking import TILES
-from engine.kernels.matmul.cuda import accumulator, launch_pieces, locator, parts_spec, tile_count, tile_for, writer
 from engine.kernels.op import Arrangement, Cost, Op, demand, floats
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
@@ -23,51 +19,6 @@ from engine.kernels.op import Arrangement, Cost, Op, demand, floats
 def matmul_slope_reference(a, b, x, transpose_a, transpose_b, activation):
     c = (a.T if transpose_a else a) @ (b.T if transpose_b else b)
     return activation.slope_op.reference(c, x)
-
-
-# --------------------------------------------------------------------------------------------------------------- CUDA
-
-
-@functools.partial(kernel_of, max_registers=128)
-def _product_slope(through, tile, turned_a, turned_b):
-    """c = through(op(a) op(b), x)"""
-    accumulate, locate = accumulator(tile, turned_a, turned_b), locator(tile)
-    write = writer(tile, device_in(lambda value, at, column, x: through(value, load1(x, at))))
-    values = tile.high * tile.wide
-
-    def product_slope(a, b, x, c):
-        sums = cuda.local.array(values, a.dtype)
-        first_row, first_column, ty, tx = locate(int32(c.shape[0]), int32(c.shape[1]))
-        accumulate(a, b, first_row, first_column, int32(0), int32(a.shape[0] if turned_a else a.shape[1]), ty,
-                   tx, sums)
-        write(sums, x, first_row, first_column, ty, tx, c)
-    return product_slope
-
-
-@kernel_of
-def _join_slope(through):
-    """c = through(the sum of the parts in their order, x)"""
-    def join_slope(parts, x, c):
-        i = cuda.grid(1)
-        if i < c.size:
-            row = i // c.shape[1]
-            column = i - row * c.shape[1]
-            total = parts[0, row, column]
-            for piece in range(1, parts.shape[0]):
-                total += parts[piece, row, column]
-            c[row, column] = through(total, x[row, column])
-    return join_slope
-
-
-def matmul_slope_cuda(a, b, x, transpose_a, transpose_b, through, c, *parts):
-    """c (m, n) = through(op(a) @ op(b), x); parts: scratch as `parts_spec` says"""
-    if parts:
-        launch_pieces(a, b, transpose_a, transpose_b, *parts)
-        _join_slope(through, c.dtype)[blocks(c.size), THREADS](*parts, x, c)
-        return
-    tile = tile_for(*c.shape, c.dtype)
-    made = _product_slope(through, tile, bool(transpose_a), bool(transpose_b), c.dtype)
-    made[tile_count(*c.shape, tile), tile.threads](a, b, x, c)
 
 
 # ------------------------------------------------------------------------------------------------------------- records
@@ -102,7 +53,7 @@ def slope_op(shapes, samples, terms):
             f = ACTIVATIONS["tanh"]
             yield (a, b, f.reference(rng.standard_normal((a_.shape[0], n)))), {**attributes, "activation": f}
 
-    return Op("matmul_slope", matmul_slope_reference, slope_shapes, cpu.SLOPE_PHASES, matmul_slope_cuda, slope_samples,
+    return Op("matmul_slope", matmul_slope_reference, slope_shapes, cpu.SLOPE_PHASES, cuda.matmul_slope, slope_samples,
               arrange_slope, None, lambda a, b, x, **attributes: terms(a, b, **attributes), slope_cost,
               {"transpose_a": False, "transpose_b": False, "activation": None})
 
@@ -113,7 +64,7 @@ def arrange_slope(inputs, outputs, attributes, threads):
     tasks, work, blocking = cpu.plan_slope(m, n, k, *flags, outputs[0].dtype, threads)
     return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,),
                        (*flags, times_slope(attributes["activation"].slope)), work, blocking, tasks,
-                       parts_spec(m, n, k, outputs[0].dtype))
+                       cuda.parts_spec(m, n, k, outputs[0].dtype))
 
 
 def slope_cost(inputs, outputs, attributes):

@@ -17,7 +17,9 @@ from engine.kernels.simd import (
     HEIGHTS,
     ROWS,
     by_rows,
+    call_hook,
     column_sum,
+    hook,
     lanes_of,
     next_panels,
     outer_fma,
@@ -30,6 +32,7 @@ from engine.kernels.simd import (
     tile_load,
     tile_store,
     transpose,
+    unit,
 )
 
 BEFORE, ON_THE_WAY = 1, 2                    # how B is packed (0: not at all)
@@ -85,7 +88,7 @@ def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, copy, 
         b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
 
 
-@part
+@unit
 def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed_strip):
     """A block of A times full strips of B. With `packed_strip` > 0 the first panel packs B on its way, for the others;
     a single row reads strips of WIDE vectors."""
@@ -126,7 +129,7 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed
             i += height
 
 
-@part
+@unit
 def narrow_strip(rows, cols, kc, left, right, out, start):
     """A block of A times `cols` columns of B, at most one vector; low panels as single rows, to compile less."""
     a, a_row, a_col, a_panel = left
@@ -171,6 +174,18 @@ def finish(rows, cols, c, y, ld, f, slope):
 @part
 def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack_a, pack_b):
     """c[:m, :n] = f(start + a[:m, :k] @ b[:k, :n]) or slope(that, y), on one thread."""
+    c, ldc, y = out
+    done = 0
+    if f is not None:
+        done = hook(finish, (m, n, c, y, ldc), f, None)
+    if slope is not None:
+        done = hook(finish, (m, n, c, y, ldc), None, slope)
+    blocks(m, n, k, left, right, out, start, done, work, kc, mc, ns, pack_a, pack_b)
+
+
+@unit
+def blocks(m, n, k, left, right, out, start, done, work, kc, mc, ns, pack_a, pack_b):
+    """As `rectangle`; `done` is the hook for every block that has its sums, or 0."""
     a, a_row, a_col = left
     b, b_row, b_col = right
     c, ldc, y = out
@@ -208,8 +223,8 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
                         pack_transposed(count, steps, b + (p * b_row + j * b_col), b_col, packed, b_size)
                 full_strips(rows, count, steps, at, of, (c + (i * ldc + j), ldc),
                             (before + j * before_col, before_row, before_col), ahead, packed, packed_strip)
-                if last:
-                    finish(rows, count * width, c + (i * ldc + j), y + (i * ldc + j), ldc, f, slope)
+                if last and done != 0:
+                    call_hook(done, (rows, count * width, c + (i * ldc + j), y + (i * ldc + j), ldc))
             for j in range(full * width, n, lanes):
                 cols, of = least(lanes, n - j), (b + (p * b_row + j), b_row, 0)
                 if pack_b == BEFORE:
@@ -218,8 +233,8 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
                         copy_transposed(steps, cols, b + (p * b_row + j * b_col), b_col, of[0], width)
                 narrow_strip(rows, cols, steps, at, of, (c + (i * ldc + j), ldc),
                              (before + j * before_col, before_row, before_col))
-                if last:
-                    finish(rows, cols, c + (i * ldc + j), y + (i * ldc + j), ldc, f, slope)
+                if last and done != 0:
+                    call_hook(done, (rows, cols, c + (i * ldc + j), y + (i * ldc + j), ldc))
 
 
 # ------------------------------------------------------------------------------------------------------------ packing
@@ -250,12 +265,12 @@ def copy_columns(kc, panels, height, a, a_col, packed, size):
 def pack_panels(rows, kc, a, a_row, a_col, packed, size):
     """All panels of a block of A, `size` values each: rows at a distance that no cache minds, or, where A is
     transposed, the values for one k together."""
-    lanes, i = lanes_of(a), 0
+    i, apart = 0, size // padded(ROWS, lanes_of(a))       # the last k block may be shorter; its rows are as far apart
     while i < rows:
         height, panels = next_panels(rows - i)
         if a_col == 1:
             for p in range(panels):
-                copy_rows(height, kc, a + (i + p * height) * a_row, a_row, packed + p * size, padded(kc, lanes) + lanes)
+                copy_rows(height, kc, a + (i + p * height) * a_row, a_row, packed + p * size, apart)
         else:
             copy_columns(kc, panels, height, a + i * a_row, a_col, packed, size)
         packed += panels * size

@@ -1,18 +1,16 @@
-"""CUDA kernels of the normalisations and their launchers.
+"""CUDA kernels of the normalisations along rows, and their launchers: a block of one or more warps for each row.
 
 Sums over rows: a block takes WIDE channels of one chunk of rows with TALL threads for each channel, and a second kernel
-joins the chunks with one thread for each channel. Sums along a row: a block of one or more warps for each row.
+joins the chunks with one thread for each channel.
 """
 import math
 
 from numba import float64
 
 from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel
-from engine.kernels.split import WARPS, greatest, least, row_threads, rows_of_chunk, shared_sum
+from engine.kernels.split import WARPS, least, row_threads, rows_of_chunk, shared_sum
 
 WIDE, TALL = 32, 4
-
-# ------------------------------------------------------------------------------------------------- moments of channels
 
 
 @device
@@ -25,124 +23,6 @@ def column_sum(value, tx, ty):
     for k in range(TALL):
         total += held[k, tx]
     return total
-
-
-@kernel
-def _chunk_moments(x, rows, parts):
-    chunk, tx, ty = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
-    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, least(x.shape[0], (chunk + 1) * rows)
-    total, squares = x.dtype.type(0), x.dtype.type(0)
-    if j < x.shape[1]:
-        for i in range(start + ty, end, TALL):
-            total += x[i, j]
-    mean = x.dtype.type(column_sum(total, tx, ty) / greatest(1, end - start))
-    if j < x.shape[1]:
-        for i in range(start + ty, end, TALL):
-            squares += (x[i, j] - mean) * (x[i, j] - mean)
-    together = column_sum(squares, tx, ty)
-    if j < x.shape[1] and ty == 0:
-        parts[chunk, 0, j] = mean
-        parts[chunk, 1, j] = together
-
-
-@kernel
-def _join_moments(x, momentum, epsilon, rows, parts, run_mean, run_variance, mean, inverse):
-    j, n = cuda.grid(1), x.shape[0]
-    if j < x.shape[1]:
-        centre, squares = 0.0, 0.0
-        for chunk in range(parts.shape[0]):
-            centre += (least(n, (chunk + 1) * rows) - chunk * rows) * parts[chunk, 0, j]
-        centre /= greatest(1, n)
-        for chunk in range(parts.shape[0]):
-            distance = parts[chunk, 0, j] - centre
-            squares += parts[chunk, 1, j] + (least(n, (chunk + 1) * rows) - chunk * rows) * distance * distance
-        mean[j] = centre
-        inverse[j] = 1.0 / math.sqrt(squares / greatest(1, n) + epsilon)
-        if n > 0:
-            run_mean[j] += (1.0 - momentum) * (centre - run_mean[j])
-            run_variance[j] += (1.0 - momentum) * (squares / greatest(1, n - 1) - run_variance[j])
-
-
-# ------------------------------------------------------------------------------------------------------------- forward
-
-
-@kernel
-def _normalise(x, gamma, beta, mean, inverse, y):
-    k, c = cuda.grid(1), x.shape[1]
-    if k < x.size:
-        i = k // c
-        j = k - i * c
-        y[i, j] = (x[i, j] - mean[j]) * (inverse[j] * gamma[j]) + beta[j]
-
-
-@kernel
-def _inference(x, gamma, beta, mean, variance, epsilon, y):
-    k, c = cuda.grid(1), x.shape[1]
-    if k < x.size:
-        i = k // c
-        j = k - i * c
-        y[i, j] = (x[i, j] - mean[j]) * (gamma[j] / math.sqrt(variance[j] + epsilon)) + beta[j]
-
-
-# ------------------------------------------------------------------------------------------------------------ backward
-
-
-@kernel
-def _chunk_products(dy, x, mean, rows, parts):
-    """parts[chunk] = (sum of dy (x - mean), sum of dy) of each channel"""
-    chunk, tx, ty = cuda.blockIdx.x, cuda.threadIdx.x, cuda.threadIdx.y
-    j, start, end = cuda.blockIdx.y * WIDE + tx, chunk * rows, least(x.shape[0], (chunk + 1) * rows)
-    along, plain = x.dtype.type(0), x.dtype.type(0)
-    if j < x.shape[1]:
-        for i in range(start + ty, end, TALL):
-            along += dy[i, j] * (x[i, j] - mean[j])
-            plain += dy[i, j]
-    all_along, all_plain = column_sum(along, tx, ty), column_sum(plain, tx, ty)
-    if j < x.shape[1] and ty == 0:
-        parts[chunk, 0, j] = all_along
-        parts[chunk, 1, j] = all_plain
-
-
-@kernel
-def _join_products(gamma, inverse, n, parts, dgamma, dbeta, coefficients):
-    j = cuda.grid(1)
-    if j < gamma.size:
-        along, plain, rest = 0.0, 0.0, float64(inverse[j])
-        for chunk in range(parts.shape[0]):
-            along += parts[chunk, 0, j]
-            plain += parts[chunk, 1, j]
-        dgamma[j] = along * rest
-        dbeta[j] = plain
-        coefficients[0, j] = gamma[j] * rest
-        coefficients[1, j] = plain / greatest(1, n)
-        coefficients[2, j] = along * rest * rest / greatest(1, n)
-
-
-@kernel
-def _join_inference(gamma, variance, epsilon, parts, dgamma, dbeta, coefficients):
-    j = cuda.grid(1)
-    if j < gamma.size:
-        along, plain, inverse = 0.0, 0.0, 1.0 / math.sqrt(float64(variance[j]) + epsilon)
-        for chunk in range(parts.shape[0]):
-            along += parts[chunk, 0, j]
-            plain += parts[chunk, 1, j]
-        dgamma[j] = along * inverse
-        dbeta[j] = plain
-        coefficients[0, j] = gamma[j] * inverse
-        coefficients[1, j] = 0.0             # the moments do not depend on x
-        coefficients[2, j] = 0.0
-
-
-@kernel
-def _input_gradient(dy, x, mean, coefficients, dx):
-    k, c = cuda.grid(1), x.shape[1]
-    if k < x.size:
-        i = k // c
-        j = k - i * c
-        dx[i, j] = coefficients[0, j] * (dy[i, j] - coefficients[1, j] - (x[i, j] - mean[j]) * coefficients[2, j])
-
-
-# ---------------------------------------------------------------------------------------------------------- along rows
 
 
 @device
@@ -207,7 +87,7 @@ def _chunk_row_products(dy, x, moments, rows, parts):
 
 
 @kernel
-def _join_rows(parts, k, out):
+def join_rows(parts, k, out):
     j = cuda.grid(1)
     if j < out.size:
         total = 0.0
@@ -219,34 +99,8 @@ def _join_rows(parts, k, out):
 # ----------------------------------------------------------------------------------------------------------- launchers
 
 
-def _grid(parts):
+def grid_of(parts):
     return (parts.shape[0], -(-parts.shape[2] // WIDE)), (WIDE, TALL)
-
-
-def batch_norm(x, gamma, beta, old_mean, old_variance, momentum, epsilon, y, run_mean, run_variance, mean, inverse,
-               parts):
-    rows = rows_of_chunk(x.shape[1])
-    _chunk_moments[_grid(parts)](x, rows, parts)
-    _join_moments[blocks(x.shape[1]), THREADS](x, momentum, epsilon, rows, parts, run_mean, run_variance, mean, inverse)
-    _normalise[blocks(x.size), THREADS](x, gamma, beta, mean, inverse, y)
-
-
-def inference(x, gamma, beta, mean, variance, epsilon, y):
-    _inference[blocks(x.size), THREADS](x, gamma, beta, mean, variance, x.dtype.type(epsilon), y)
-
-
-def batch_norm_grad(dy, x, gamma, mean, inverse, dx, dgamma, dbeta, parts, coefficients):
-    n, c = x.shape
-    _chunk_products[_grid(parts)](dy, x, mean, rows_of_chunk(c), parts)
-    _join_products[blocks(c), THREADS](gamma, inverse, n, parts, dgamma, dbeta, coefficients)
-    _input_gradient[blocks(x.size), THREADS](dy, x, mean, coefficients, dx)
-
-
-def inference_grad(dy, x, gamma, mean, variance, epsilon, dx, dgamma, dbeta, parts, coefficients):
-    c = x.shape[1]
-    _chunk_products[_grid(parts)](dy, x, mean, rows_of_chunk(c), parts)
-    _join_inference[blocks(c), THREADS](gamma, variance, epsilon, parts, dgamma, dbeta, coefficients)
-    _input_gradient[blocks(x.size), THREADS](dy, x, mean, coefficients, dx)
 
 
 def layer_norm(x, gamma, beta, epsilon, y):
@@ -263,9 +117,9 @@ def _row_gradients(dy, x, gamma, centred, epsilon, dx, sums, parts, moments):
     """sums: where the gradients of gamma and, if there is one, beta go"""
     if x.shape[0]:
         _row_norm_grad[x.shape[0], row_threads(x.shape[1])](dy, x, gamma, centred, x.dtype.type(epsilon), dx, moments)
-    _chunk_row_products[_grid(parts)](dy, x, moments, rows_of_chunk(x.shape[1]), parts)
+    _chunk_row_products[grid_of(parts)](dy, x, moments, rows_of_chunk(x.shape[1]), parts)
     for k, out in enumerate(sums):
-        _join_rows[blocks(x.shape[1]), THREADS](parts, k, out)
+        join_rows[blocks(x.shape[1]), THREADS](parts, k, out)
 
 
 def layer_norm_grad(dy, x, gamma, epsilon, dx, dgamma, dbeta, parts, moments):

@@ -29,13 +29,16 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `prefetch(t, p, ld, rows)` | asks for the cache lines of the first rows of a tile like t |
 | `outer_fma(t, a, a_row, row)` | t[i, j] + a[i * a_row] * row[0, j]; row is a tile of one row |
 | `tile_fma(t, x, y)`, `+ - * /`, `tile_max(x, y)` | value by value, of tiles of one shape |
+| `where_larger(x, y, a, b)`, `where_equal(...)` | a where x is larger than y or NaN (where x is y), else b |
 | `row_sum(t)`, `row_max(t)` | each row's sum or maximum, in every column of it |
 | `column_sum(t)` | a tile of one row |
 | `transpose(t)` | of a square tile |
 | `tile_map(t, f)`, `tile_map2(t, f, u)` | f(t[i, j]), f(t[i, j], u[i, j]): any njit function of numbers, a `Formula` |
 | `by_rows(f, rows, first, last, arguments)` | f(rows, *arguments), rows a literal: a variant for each of `HEIGHTS` |
 | `next_panels(rows)` | (height, count): the next panels when so many rows remain |
+| `hook(function, call, f, g)`, `call_hook(h, call)` | function(*call, f, g), for a unit to call |
 | `@part` | like `@njit`, for the functions that a kernel calls: compiled only as a part of it |
+| `@unit` | a part that is compiled by itself, once for each signature, and called by its symbol |
 
 For a 1-D pass a tile has one row: `tile(1, 4, p)` is four vectors side by side. `ROWS` x 2 vectors is the tile that
 fills the registers (`host.py`).
@@ -57,7 +60,9 @@ if config.DISABLE_JIT:
     from engine.kernels.simd.plain import (
         broadcast,
         by_rows,
+        call_hook,
         column_sum,
+        hook,
         lanes_of,
         outer_fma,
         pointer,
@@ -76,6 +81,9 @@ if config.DISABLE_JIT:
         tile_stream,
         to_boundary,
         transpose,
+        unit,
+        where_equal,
+        where_larger,
     )
 else:
     from engine.kernels.simd.arithmetic import (
@@ -88,6 +96,8 @@ else:
         tile_map2,
         tile_max,
         transpose,
+        where_equal,
+        where_larger,
     )
     from engine.kernels.simd.memory import (
         broadcast,
@@ -102,9 +112,10 @@ else:
         tile_stream,
         to_boundary,
     )
+    from engine.kernels.simd.units import call_hook, hook, unit
     from engine.kernels.simd.variants import by_rows
 
-__all__ = ["HEIGHTS", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes", "column_sum", "lanes",
-           "lanes_of", "next_panels", "outer_fma", "part", "pointer", "prefetch", "row_max", "row_sum", "square_tile",
-           "stream_end", "tile", "tile_fma", "tile_load", "tile_map", "tile_map2", "tile_max", "tile_store",
-           "tile_stream", "to_boundary", "transpose"]
+__all__ = ["HEIGHTS", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes", "call_hook",
+           "column_sum", "hook", "lanes", "lanes_of", "next_panels", "outer_fma", "part", "pointer", "prefetch",
+           "row_max", "row_sum", "square_tile", "stream_end", "tile", "tile_fma", "tile_load", "tile_map", "tile_map2",
+           "tile_max", "tile_store", "tile_stream", "to_boundary", "transpose", "unit", "where_equal", "where_larger"]

@@ -63,6 +63,25 @@ def tile_max(typing, x, y):
         return x(x, y), codegen
 
 
+def _choice(condition):
+    """A word choice(x, y, a, b) of four tiles of one shape: a where the condition holds for x and y, else b."""
+    def definition(typing, x, y, a, b):
+        def codegen(context, builder, sig, args):
+            chosen = [builder.select(condition(builder, p, q), r, s)
+                      for p, q, r, s in zip(*(x.unpack(builder, arg) for arg in args), strict=True)]
+            return x.pack(builder, chosen)
+        if isinstance(x, Tile) and x == y == a == b:
+            return x(x, y, a, b), codegen
+    return intrinsic(definition)
+
+
+where_larger = _choice(lambda builder, x, y: builder.or_(builder.fcmp_ordered(">", x, y),
+                                                         builder.fcmp_unordered("uno", x, x)))
+where_larger.__doc__ = "a where x is larger than y, or NaN, else b: what `tile_max(x, y)` keeps of x."
+where_equal = _choice(lambda builder, x, y: builder.fcmp_ordered("==", x, y))
+where_equal.__doc__ = "a where x is y, else b."
+
+
 class _SameShape(AbstractTemplate):
     def generic(self, args, kws):
         if len(args) == 2 and isinstance(args[0], Tile) and args[0] == args[1]:

@@ -130,6 +130,14 @@ def tile_max(x, y):
     return x.like(np.maximum(x.values, y.values))
 
 
+def where_larger(x, y, a, b):
+    return x.like(np.where((x.values > y.values) | np.isnan(x.values), a.values, b.values))
+
+
+def where_equal(x, y, a, b):
+    return x.like(np.where(x.values == y.values, a.values, b.values))
+
+
 def row_sum(acc):
     return acc.like(np.broadcast_to(acc.values.sum(1, keepdims=True), acc.values.shape))
 
@@ -157,3 +165,15 @@ def tile_map2(acc, f, other):
 def by_rows(function, rows, first, last, arguments):
     if rows in HEIGHTS and first <= rows <= last:
         function(rows, *arguments)
+
+
+def unit(function):
+    return function
+
+
+def hook(function, call, f, g):
+    return lambda *arguments: function(*arguments, f, g)
+
+
+def call_hook(function, call):
+    function(*call)

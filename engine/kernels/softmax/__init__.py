@@ -11,19 +11,16 @@ Shapes: x (outer, size, inner), the lines lie along `size`. Long lines that are 
 Others go side by side, some columns of a *tile* at a time: what stands in x[at + row row_step + j column_step] stands
 in tile[row, j], so that loops over j are vectorised, whatever the steps. Short contiguous lines are such columns too.
 """
-import math
-
 import numpy as np
-from numba import float64
 
 from engine.kernels import elementary
 from engine.kernels.elementwise import IDENTITY
-from engine.kernels.gpu import cuda, kernel
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats, share, spec
 from engine.kernels.reduce import LARGER, reduced_shape, three_axes
 from engine.kernels.reduce.cpu import LANES, fold_line
 from engine.kernels.simd.parts import part
-from engine.kernels.split import SUMS, WARPS, row_threads, shared_max, shared_sum, span
+from engine.kernels.softmax.cuda import logsumexp_cuda, softmax_cuda, softmax_grad_cuda
+from engine.kernels.split import SUMS, span
 
 TILE = 8192                                  # values of a tile, where lines are not too long for eight columns
 SHORT = 2 * LANES                            # from here on a contiguous line goes by itself
@@ -220,77 +217,6 @@ def softmax_grad_cpu(dy, y, size, columns, row_step, logarithm, dx, tile, tops, 
                 for j in range(size):
                     dx[begin + j] = y[begin + j] * (dy[begin + j] - s)
             at += 1
-
-
-# --------------------------------------------------------------------------------------------------------------- CUDA
-# A block of one or more warps for each line.
-
-
-@kernel
-def _softmax(x, size, columns, row_step, logarithm, y):
-    held = cuda.shared.array(WARPS, float64)
-    group = cuda.blockIdx.x // columns
-    begin = group * columns * size + (cuda.blockIdx.x - group * columns) * (1 if row_step > 1 else size)
-    thread = cuda.threadIdx.x
-    top, s = x.dtype.type(-math.inf), x.dtype.type(0)
-    for k in range(thread, size, cuda.blockDim.x):
-        v = x[begin + k * row_step]
-        top = v if v > top else top
-    top = x.dtype.type(shared_max(held, top, thread))
-    for k in range(thread, size, cuda.blockDim.x):
-        s += math.exp(x[begin + k * row_step] - top)
-    s = x.dtype.type(shared_sum(held, s, thread))
-    for k in range(thread, size, cuda.blockDim.x):
-        z = x[begin + k * row_step] - top
-        y[begin + k * row_step] = z - math.log(s) if logarithm else math.exp(z) / s
-
-
-@kernel
-def _logsumexp(x, size, columns, row_step, y):
-    held = cuda.shared.array(WARPS, float64)
-    group = cuda.blockIdx.x // columns
-    begin = group * columns * size + (cuda.blockIdx.x - group * columns) * (1 if row_step > 1 else size)
-    thread = cuda.threadIdx.x
-    lowest, s = x.dtype.type(-math.inf), x.dtype.type(0)
-    top = lowest
-    for k in range(thread, size, cuda.blockDim.x):
-        v = x[begin + k * row_step]
-        top = v if v > top else top
-    top = x.dtype.type(shared_max(held, top, thread))
-    if top == lowest:
-        top = x.dtype.type(0)
-    for k in range(thread, size, cuda.blockDim.x):
-        v = x[begin + k * row_step]          # inf - inf would be NaN
-        s += x.dtype.type(1) if v == top else math.exp(v - top)
-    s = x.dtype.type(shared_sum(held, s, thread))
-    if thread == 0:
-        y[cuda.blockIdx.x] = lowest if s == x.dtype.type(0) else top + math.log(s)
-
-
-@kernel
-def _softmax_grad(dy, y, size, columns, row_step, logarithm, dx):
-    held = cuda.shared.array(WARPS, float64)
-    group = cuda.blockIdx.x // columns
-    begin = group * columns * size + (cuda.blockIdx.x - group * columns) * (1 if row_step > 1 else size)
-    thread = cuda.threadIdx.x
-    s = y.dtype.type(0)
-    for k in range(begin + thread * row_step, begin + size * row_step, cuda.blockDim.x * row_step):
-        s += dy[k] if logarithm else dy[k] * y[k]
-    s = y.dtype.type(shared_sum(held, s, thread))
-    for k in range(begin + thread * row_step, begin + size * row_step, cuda.blockDim.x * row_step):
-        dx[k] = dy[k] - math.exp(y[k]) * s if logarithm else y[k] * (dy[k] - s)
-
-
-def softmax_cuda(x, size, columns, row_step, logarithm, y):
-    _softmax[x.size // size, row_threads(size)](x, size, columns, row_step, logarithm, y)
-
-
-def logsumexp_cuda(x, size, columns, row_step, y):
-    _logsumexp[y.size, row_threads(size)](x, size, columns, row_step, y)
-
-
-def softmax_grad_cuda(dy, y, size, columns, row_step, logarithm, dx):
-    _softmax_grad[y.size // size, row_threads(size)](dy, y, size, columns, row_step, logarithm, dx)
 
 
 # -------------------------------------------------------------------------------------------- shapes and arrangements

@@ -1,0 +1,157 @@
+"""How a convolution is blocked and shared out, from its shape and this computer's caches: what `cpu.py`'s kernels take
+after `work`. Measured with 48 KB of L1 and 2 MB of L2 a core.
+
+A convolution is a product of m rows (pixels), k inner values (taps and channels) and n columns (channels); a gradient
+by weights has m rows (taps and channels) and k inner values (pixels).
+
+    kc      length of a k block
+    mc      rows that are multiplied with a strip of weights while it stays in L2
+    ns      strips of weights in a group
+    pack    1: the first panel copies the weights
+    gather  1: patches are copied; 0: the image's rows are those of the product
+    m_tasks how many tasks share the rows; the others share the columns
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.kernels.conv.winograd import OUT, PLACES, SIDE, TAPS
+from engine.kernels.matmul.blocking import SERIAL_BELOW, ceil, least, near_equal, up
+from engine.kernels.matmul.tiles import TALL, WIDE
+from engine.kernels.op import Spec
+from engine.kernels.simd import ROWS, cache_bytes, lanes
+
+PACKED_FROM = 160                            # rows of a task from which a copy of large weights pays
+LONGEST = 4096                               # bytes of a k block
+FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and outputs computed for each one that is there
+FEWEST_SUMMED, MOST_SUMMED = 96, 384          # tiles of a block of a gradient: where its sums stay in L2, where not
+WIDEST = 8                                   # strips of a gradient's columns that are summed together
+NEAR = 256                                   # bytes from pixel to pixel up to which the image is read in place
+SLICE = 16                                   # panels of a gradient's rows that are gathered together
+
+
+class Blocking(NamedTuple):
+    """See the module's text."""
+    kc: int
+    mc: int
+    ns: int
+    pack: int
+    gather: int
+    m_tasks: int
+
+
+def plan_product(m, n, k, gather, scatter, packed, dtype, threads, groups=1):
+    """(tasks, Specs of the work arrays, numbers) of a convolution as a product; `scatter`: its rows are not those of
+    the output, which is written from a copy; `packed`: the weights are in strips already."""
+    dtype = np.dtype(dtype)
+    size, width, l2 = dtype.itemsize, 2 * lanes(dtype), cache_bytes(2)
+    tasks = tasks_for(groups * m * n * k, threads)
+    strips = max(1, ceil(n, width))
+    n_tasks = tasks if m < n and strips >= tasks else 1
+    m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
+    rows, columns = ceil(m, m_tasks), ceil(strips, n_tasks) * width
+    pack = not packed and rows >= PACKED_FROM and k * n * size > l2 // 4
+    kc = near_equal(k, LONGEST // size if pack or packed else max(128, min(LONGEST // size, l2 // 4 // (n * size))))
+    fit = max(l2 * 3 // 8 // (kc * size) if kc * size >= 1024 else 0, l2 // 4 // ((kc + min(n, 512)) * size))
+    mc = up(near_equal(rows, max(4 * ROWS, fit // ROWS * ROWS)), ROWS) if gather else 42 * ROWS
+    ns = min(ceil(strips, n_tasks), max(1, l2 * 3 // 8 // (kc * width * size)))
+    values = WIDE * lanes(dtype)
+    if pack:
+        values += ceil(strips, n_tasks) * ceil(k, kc) * kc * width + width * lanes(dtype)
+    if gather:
+        values += mc * distance(kc, dtype) + WIDE * lanes(dtype)
+    if scatter:
+        values += mc * columns + width
+    tasks = m_tasks * n_tasks
+    return tasks, (Spec((tasks * values,), dtype),), Blocking(kc, mc, ns, int(pack), int(gather), m_tasks)
+
+
+def plan_weights(m, n, k, gather, dtype, threads, groups=1):
+    """(tasks, Specs of the work arrays, numbers) of a gradient by weights: `mc` rows are gathered together."""
+    dtype = np.dtype(dtype)
+    size, width, l2 = dtype.itemsize, 2 * lanes(dtype), cache_bytes(2)
+    tasks = tasks_for(groups * m * n * k, threads)
+    strips = max(1, ceil(n, width))
+    n_tasks = tasks if m < 2 * ROWS * tasks and strips >= tasks else 1
+    m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
+    mc = up(near_equal(ceil(m, m_tasks), SLICE * ROWS), ROWS)
+    if n < width and gather:                 # all rows of a task at once
+        mc = up(ceil(m, m_tasks), 4) + 4
+    ns = min(ceil(strips, n_tasks), WIDEST)
+    kc = near_equal(k, max(64, l2 * 5 // 8 // ((ns * width + mc) * size)))
+    # the first panel that copies has to be a tall one
+    pack = ceil(m, m_tasks) >= 5 * ROWS and mc >= 4 * ROWS and n >= 4 * width and kc >= ROWS
+    values = WIDE * lanes(dtype) + (ns * kc * width + width * lanes(dtype)) * pack
+    if n < width and gather:
+        values += (mc + TALL) * n + 2 * width
+    if gather:
+        values += kc * distance(mc, dtype) + WIDE * lanes(dtype)
+    tasks = m_tasks * n_tasks
+    return tasks, (Spec((tasks * values,), dtype),), Blocking(kc, mc, ns, int(pack), int(gather), m_tasks)
+
+
+def plan_winograd(tiles, k, n, dtype, threads):
+    """(tasks, Specs of the work arrays, numbers) of a convolution by Winograd's method: `mc` tiles are a block."""
+    dtype = np.dtype(dtype)
+    lane, tasks = lanes(dtype), least(threads, ceil(tiles, ROWS))
+    fit = cache_bytes(2) * 5 // 8 // (PLACES * (k + n + 2 * lane) * dtype.itemsize)
+    block = up(near_equal(ceil(tiles, tasks), max(8 * ROWS, fit // ROWS * ROWS)), ROWS)
+    values = 2 * WIDE * lane + PLACES * (lane + k + lane + block * (k + n + 2 * lane) + 2 * lane)
+    return (tasks, (Spec((PLACES * k * n,), dtype), Spec((tasks * values,), dtype)),
+            Blocking(1, block, 1, 0, 0, tasks))
+
+
+def plan_winograd_weights(tiles, k, n, dtype, threads):
+    """(tasks, Specs of the work arrays, numbers) of a gradient by weights by Winograd's method: `mc` tiles are a
+    block; tasks share the six lines of places, more of them the channels."""
+    dtype = np.dtype(dtype)
+    lane = lanes(dtype)
+    m_tasks = least(threads, SIDE)
+    n_tasks = least(threads // m_tasks, k // lane)
+    fit = cache_bytes(2) * 5 // 8 // (PLACES * (k + n + 2 * lane) * dtype.itemsize)
+    least_tiles = FEWEST_SUMMED if PLACES * k * n * dtype.itemsize < cache_bytes(2) else MOST_SUMMED
+    block = near_equal(tiles, max(fit, least_tiles))
+    values = WIDE * lane + PLACES * (lane + max(k, n) + lane + block * (k + n + 2 * lane) + 2 * lane)
+    tasks = m_tasks * n_tasks
+    return (tasks, (Spec((PLACES * k * n,), dtype), Spec((tasks * values,), dtype)),
+            Blocking(1, block, 1, 0, 0, m_tasks))
+
+
+def plan_narrow(images, k, output, padded, dtype, threads):
+    """(tasks, Specs of the last two work arrays, numbers) of an input gradient of few channels: `mc` pixels at once."""
+    dtype = np.dtype(dtype)
+    tasks = least(tasks_for(images * output * k * lanes(dtype), threads), images)
+    block = near_equal(output, max(4 * ROWS, cache_bytes(2) // 8 // (k * dtype.itemsize)))
+    values = 2 * WIDE * lanes(dtype) + padded + 2 * lanes(dtype) + block * k + 2 * lanes(dtype)
+    return tasks, (Spec((0,), dtype), Spec((tasks * values,), dtype)), Blocking(1, block, 1, 0, 0, tasks)
+
+
+def pays_narrow(kernel, numbers, c, o, dtype):
+    """Whether an input gradient has so few channels that it is better added up from runs (`narrow.py`)."""
+    _, _, _, _, _, dilation_w, groups = numbers
+    return groups == dilation_w == 1 and 2 * c <= lanes(np.dtype(dtype)) and o >= 8 and kernel[1] * c >= 8
+
+
+def pays_winograd(kernel, numbers, k, n, images, output, dtype):
+    """Whether a convolution (its geometry in `numbers`) goes by Winograd's method: 3x3, of stride 1, whole vectors of
+    channels, and so many pixels that the weights' transform is little beside them."""
+    stride_h, stride_w, _, _, dilation_h, dilation_w, groups = numbers
+    tiles, lane = images * ceil(output[0], OUT) * ceil(output[1], OUT), lanes(np.dtype(dtype))
+    return (kernel == (TAPS, TAPS) and stride_h == stride_w == dilation_h == dilation_w == groups == 1
+            and k % lane == n % lane == 0 and tiles >= FEWEST_TILES
+            and tiles * OUT * OUT <= MOST_WASTE * images * output[0] * output[1])
+
+
+def turned_values(w, dtype):
+    """Values of turned weights: of each group, whole strips."""
+    return w[0] * w[1] * w[3] * up(w[2], 2 * lanes(np.dtype(dtype)))
+
+
+def distance(count, dtype):
+    """Values from one gathered row of `count` values to the next: whole vectors, and one more, so that the rows of a
+    panel fall on different cache sets."""
+    return up(count, lanes(np.dtype(dtype))) + lanes(np.dtype(dtype))
+
+
+def tasks_for(operations, threads):
+    return 1 if operations < SERIAL_BELOW else threads

@@ -1,0 +1,386 @@
+"""Convolutions on the CPU, one task of a grid each: forward and the gradient by the input (that by the weights:
+`cpu_weights.py`).
+
+All three are products, computed in the register tiles of `engine/kernels/matmul/tiles.py`:
+
+    y (pixels, o)       = patches (pixels, r s c) w (r s c, o)
+    dx (pixels, c)      = patches of dy (pixels, r s o) turned w (r s o, c)
+    dw (r s c, o)       = patches (pixels, r s c).T dy (pixels, o)
+
+Patches are copied a block at a time into memory that stays in the L2 cache (`patches.py`), never as a whole; a 1x1
+convolution of stride 1 reads the image itself. With stride (sh, sw), dx is sh sw interleaved images ("phases"), each a
+convolution of stride 1 of dy with those taps of w that reach it: nothing is scattered, every value is one sum.
+
+Groups are products beside each other. Sums run over k in order, in one chain of multiply-adds for each value, so the
+bits do not depend on blocking, tasks or threads.
+"""
+from engine.kernels.conv.depthwise import depthwise, depthwise_input_gradient
+from engine.kernels.conv.narrow import add_up, transposed_weights
+from engine.kernels.conv.patches import patches
+from engine.kernels.conv.winograd import convolve_tiles, weight_tiles
+from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
+from engine.kernels.matmul.tiles import (
+    AHEAD,
+    WIDE,
+    copy_transposed,
+    finish,
+    full_strips,
+    least,
+    narrow_strip,
+    padded,
+)
+from engine.kernels.simd import lanes_of, part, pointer, tile, tile_load, tile_store
+from engine.kernels.split import span
+
+PRODUCT, DEPTHWISE, WINOGRAD, NARROW = 0, 1, 2, 3        # the ways of a convolution
+TURN = 64                                    # channels whose weights are turned together
+
+
+@part
+def distance(count, lanes):
+    """As in `blocking.py`."""
+    return padded(count, lanes) + lanes
+
+
+@part
+def block_of_tiles(rows, n, steps, left, right, out, start, f, last, strips_at_once, packed, packed_strip, pack):
+    """A block of rows times a k block of all n columns. pack: 0 the weights are read where they are, 1 the first panel
+    copies them to `packed`, 2 they are read from there. f is applied after the last k block."""
+    b, ldb, b_strip = right
+    c, ldc = out
+    before, before_row, before_col = start
+    lanes = lanes_of(c)
+    width = 2 * lanes
+    full = n // width
+    together = n == ldc and full <= strips_at_once           # f of everything in one go, while it is in the cache
+    for s in range(0, full, strips_at_once):
+        j, count = s * width, least(strips_at_once, full - s)
+        of, ahead, copy = (b + s * b_strip, ldb, b_strip), AHEAD * ldb, 0
+        if ldb == width:
+            ahead = WIDE * AHEAD * width
+        if pack == 1:
+            copy = packed_strip
+        elif pack == 2:
+            of, ahead = (packed + s * packed_strip, width, packed_strip), WIDE * AHEAD * width
+        since = before + j * before_col, before_row, before_col
+        full_strips(rows, count, steps, left, of, (c + j, ldc), since, ahead, packed + s * packed_strip, copy)
+        if last and not together:
+            finish(rows, count * width, c + j, c + j, ldc, f, None)
+    for j in range(full * width, n, lanes):
+        cols = least(lanes, n - j)
+        narrow_strip(rows, cols, steps, left, (b + (full * b_strip + j - full * width), ldb, 0), (c + j, ldc),
+                     (before + j * before_col, before_row, before_col))
+        if last and not together:
+            finish(rows, cols, c + j, c + j, ldc, f, None)
+    if last and together:
+        finish(1, rows * n, c, c, 0, f, None)
+
+
+@part
+def scatter(first, rows, n, grid, src, place):
+    """Rows of src, n values each, to the pixels of an output whose grid is spread over a larger image."""
+    y, h, w, c, row, column, step_h, step_w = place
+    p, q = grid
+    one, lanes, done = tile(1, 1, y), lanes_of(y), 0
+    while done < rows:
+        line, j = (first + done) // q, (first + done) % q
+        count = least(q - j, rows - done)
+        to = y + ((line // p * h + row + line % p * step_h) * w + column + j * step_w) * c
+        for i in range(count):
+            for k in range(0, n, lanes):
+                found = tile_load(one, src + ((done + i) * n + k), 0, n - k)
+                tile_store(found, to + (i * step_w * c + k), 0, n - k)
+        done += count
+
+
+@part
+def convolve(first, m, n, k, image, window, grid, right, place, start, f, scattered, work, kc, mc, ns, pack, gather):
+    """Output pixels first .. first + m - 1, n channels of them: f(start + patches @ weights), on one thread. `right`:
+    the weights, the distances of their rows and of their strips; `place`: the output (see `scatter`)."""
+    b, ldb, b_step = right
+    lanes, width = lanes_of(b), 2 * lanes_of(b)
+    k_blocks = ((k if k > 0 else 1) + kc - 1) // kc
+    b_strip, strips = kc * width, (n + width - 1) // width
+    packed_a = work
+    if pack:
+        packed_a = work + (k_blocks * strips * b_strip + lanes * width)
+    ld = distance(kc, lanes)
+    held = packed_a
+    if gather:
+        held = packed_a + (mc * ld + WIDE * lanes)
+    for i in range(first, first + m, mc):
+        rows = least(mc, first + m - i)
+        c, ldc = place[0] + i * place[3], place[3]
+        if scattered:
+            c, ldc = held, n
+        for q in range(k_blocks):
+            p, last = q * kc, q == k_blocks - 1
+            steps = least(kc, k - p)
+            a, a_row = image[0] + (i * image[3] + p), image[3]
+            if gather and steps > 0:
+                patches(image, window, grid, i, rows, p, steps, packed_a, ld)
+                a, a_row = packed_a, ld
+            before, before_row, before_col = c, ldc, 1
+            if q == 0:
+                before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
+            block_of_tiles(rows, n, steps, (a, a_row, 1, 0), (b + p * ldb, ldb, b_step), (c, ldc),
+                           (before, before_row, before_col), f, last, ns, work + q * strips * b_strip, b_strip,
+                           pack if i == first else 2 * pack)
+        if scattered:
+            scatter(i, rows, n, grid, held, place)
+
+
+@part
+def forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks):
+    """A task's part of y = f(start + conv(x, w))."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w, groups = geometry
+    _, h, width, c = x.shape
+    r, s, channels, o = w.shape
+    number, p, q, _ = y.shape
+    n, m, k = o // groups, number * p * q, r * s * channels
+    i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes_of(pointer(y)))
+    together = s if dilation_w == 1 and groups == 1 else 1
+    window = (s, channels, together, stride_h, stride_w, top, left, dilation_h, dilation_w)
+    for group in range(groups):
+        at = group * n + j
+        convolve(i, rows, columns, k, (pointer(x) + group * channels, h, width, c), window, (p, q),
+                 (pointer(w) + at, o, 2 * lanes_of(pointer(w))), (pointer(y) + at, p, q, o, 0, 0, 1, 1),
+                 (start[0] + at * start[2], start[1], start[2]), f, 0, own, kc, mc, ns, pack, gather)
+
+
+@part
+def by_tiles(x, k, n, y, pad, u, start, f, own, mc, task, tasks):
+    """A task's tiles of y = f(start + conv(x, w)), w in `u`."""
+    number, p, q, _ = y.shape
+    lanes = lanes_of(own)
+    first, count = span(number * ((p + 3) // 4) * ((q + 3) // 4), task, tasks)
+    zero = zeros(own, lanes)
+    convolve_tiles(first, count, n, n, (pointer(x), x.shape[1], x.shape[2], k), (p, q), pad, pointer(u),
+                   (pointer(y), p, q, n), start, f, zero, own + WIDE * lanes, mc)
+
+
+@part
+def conv2d_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks, way,
+                   task, tasks):
+    """First phase: the weights' tiles."""
+    if way == WINOGRAD:
+        weight_tiles(pointer(w), w.shape[2], w.shape[3], pointer(u), task, tasks)
+
+
+@part
+def conv2d_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks, way,
+                  task, tasks):
+    """y = f(conv(x, w) + bias)"""
+    geometry = (sh, sw, top, left, dh, dw, groups)
+    start = (pointer(bias), 0, 1)
+    own = pointer(work) + work.shape[0] // tasks * task
+    if way == DEPTHWISE:
+        depthwise(x, w, geometry, y, start, f, task, tasks)
+    elif way == WINOGRAD:
+        by_tiles(x, w.shape[2], w.shape[3], y, (top, left), u, start, f, own, mc, task, tasks)
+    else:
+        forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+
+
+@part
+def plain_weights(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns, pack, gather, m_tasks, way, task,
+                  tasks):
+    """First phase: the weights' tiles."""
+    if way == WINOGRAD:
+        weight_tiles(pointer(w), w.shape[2], w.shape[3], pointer(u), task, tasks)
+
+
+@part
+def plain_kernel(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns, pack, gather, m_tasks, way, task,
+                 tasks):
+    """y = conv(x, w)"""
+    geometry = (sh, sw, top, left, dh, dw, groups)
+    own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(y))
+    start = zeros(own, lanes)
+    if way == DEPTHWISE:
+        depthwise(x, w, geometry, y, start, None, task, tasks)
+    elif way == WINOGRAD:
+        by_tiles(x, w.shape[2], w.shape[3], y, (top, left), u, start, None, own, mc, task, tasks)
+    else:
+        forward(x, w, geometry, y, start, None, own + WIDE * lanes, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+
+
+# ---------------------------------------------------------------------------------------------- gradient by the input
+
+
+@part
+def phase_of(number, size, taps, stride, pad, dilation):
+    """Along one axis, the image's places i with (i + pad) % stride == number: the first one, how many, the first kernel
+    tap that reaches them, the step to the next, how many, and padding and dilation of the convolution that they are."""
+    first = (number - pad) % stride
+    count = (size - first + stride - 1) // stride if first < size else 0
+    step = 1
+    while step * dilation % stride != 0:
+        step += 1
+    tap = 0
+    while tap < least(step, taps) and tap * dilation % stride != number:
+        tap += 1
+    if tap >= least(step, taps):
+        return first, count, 0, step, 0, 0, 1
+    reach = (taps - 1 - tap) // step
+    return (first, count, tap, step, reach + 1, ((tap + reach * step) * dilation - first - pad) // stride,
+            step * dilation // stride)
+
+
+@part
+def taps_before(number, taps, stride, dilation):
+    """How many taps of an axis belong to phases before this one."""
+    count = 0
+    for tap in range(taps):
+        if tap * dilation % stride < number:
+            count += 1
+    return count
+
+
+@part
+def turned_place(r, s, w_shape, h, width, geometry):
+    """Where tap (r, s) stands among the turned weights of a group, phase by phase, taps in reverse order: taps of the
+    phases before, its number in its own phase, taps of that."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
+    a, b = r * dilation_h % stride_h, s * dilation_w % stride_w
+    _, _, first_r, step_r, high, _, _ = phase_of(a, h, w_shape[0], stride_h, top, dilation_h)
+    _, _, first_s, step_s, wide, _, _ = phase_of(b, width, w_shape[1], stride_w, left, dilation_w)
+    before = (taps_before(a, w_shape[0], stride_h, dilation_h) * w_shape[1]
+              + high * taps_before(b, w_shape[1], stride_w, dilation_w))
+    return before, (high - 1 - (r - first_r) // step_r) * wide + wide - 1 - (s - first_s) // step_s, high * wide
+
+
+@part
+def turn_weights(w, h, width, geometry, turned, strip, task, tasks):
+    """turned[group, phase, strip of c, taps, o, c] = w[tap, c, o]: the weights of the convolutions that dx consists of,
+    in strips of so many columns, as products like to read them."""
+    r, s, channels, o = w.shape
+    wide = padded(channels, strip)
+    groups, lanes = geometry[6], lanes_of(pointer(w))
+    n = o // groups
+    pieces = (n + TURN - 1) // TURN
+    first, count = span(groups * r * s * pieces, task, tasks)
+    for item in range(first, first + count):
+        piece, tap, group = item % pieces, item // pieces % (r * s), item // pieces // (r * s)
+        at, rows = piece * TURN, least(TURN, n - piece * TURN)
+        before, place, taps = turned_place(tap // s, tap % s, w.shape, h, width, geometry)
+        whole = rows - rows % lanes
+        for c in range(0, channels, strip):
+            src, cols = pointer(w) + ((tap * channels + c) * o + group * n + at), least(strip, channels - c)
+            to = (group * r * s + before) * n * wide + c * taps * n + (place * n + at) * strip
+            dst = pointer(turned) + to
+            if whole > 0:
+                copy_transposed(whole, cols, src, o, dst, strip)
+            for i in range(whole, rows):
+                for j in range(cols):
+                    dst[i * strip + j] = src[j * o + i]
+
+
+@part
+def backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks):
+    """A task's part of dx = f(start + the input gradient), phase by phase."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w, groups = geometry
+    _, p, q, o = dy.shape
+    r, s, channels, _ = w.shape
+    number, h, width, c = dx.shape
+    n, lanes, scattered = o // groups, lanes_of(pointer(dx)), stride_h * stride_w > 1
+    for phase in range(stride_h * stride_w):
+        a, b = phase // stride_w, phase % stride_w
+        row, high, _, _, taps_h, pad_h, step_h = phase_of(a, h, r, stride_h, top, dilation_h)
+        column, wide, _, _, taps_w, pad_w, step_w = phase_of(b, width, s, stride_w, left, dilation_w)
+        before = taps_before(a, r, stride_h, dilation_h) * s + taps_h * taps_before(b, s, stride_w, dilation_w)
+        i, rows, j, columns = task_rectangle(number * high * wide, channels, UNIT, task, m_tasks, tasks // m_tasks,
+                                             lanes)
+        together = taps_w if step_w == 1 and groups == 1 and taps_w > 0 else 1
+        window = (taps_w, n, together, 1, 1, pad_h, pad_w, step_h, step_w)
+        for group in range(groups):
+            at, k = group * channels + j, taps_h * taps_w * n
+            weights = pointer(turned) + ((group * r * s + before) * n * padded(channels, 2 * lanes) + j * k)
+            convolve(i, rows, columns, k, (pointer(dy) + group * n, p, q, o), window, (high, wide),
+                     (weights, 2 * lanes, k * 2 * lanes),
+                     (pointer(dx) + at, h, width, c, row, column, stride_h, stride_w),
+                     (start[0] + at * start[2], start[1], start[2]), f, scattered, own, kc, mc, ns, pack, gather)
+
+
+@part
+def back(dy, w, geometry, dx, turned, u, start, f, own, numbers, task, tasks):
+    """A task's part of dx = f(start + the input gradient), in any way."""
+    kc, mc, ns, pack, gather, m_tasks, way = numbers
+    if way == DEPTHWISE:
+        depthwise_input_gradient(dy, w, geometry, dx, start, f, task, tasks)
+    elif way == WINOGRAD:
+        pad = w.shape[0] - 1 - geometry[2], w.shape[1] - 1 - geometry[3]
+        by_tiles(dy, w.shape[3], w.shape[2], dx, pad, u, start, f, own, mc, task, tasks)
+    elif way == NARROW:
+        first, images = span(dx.shape[0], task, tasks)
+        zero = zeros(own, lanes_of(own))
+        add_up(first, images, (pointer(dy), dy.shape[1], dy.shape[2], dy.shape[3]), w.shape[:3], geometry,
+               pointer(turned), (pointer(dx), dx.shape[1], dx.shape[2], dx.shape[3]), start, f, zero,
+               own + WIDE * lanes_of(own), mc)
+    else:
+        backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+
+
+@part
+def turn(w, h, width, geometry, turned, way, task, tasks):
+    """The weights as the way wants them."""
+    if way == NARROW:
+        transposed_weights(pointer(w), w.shape[0] * w.shape[1] * w.shape[2], w.shape[3], pointer(turned), task, tasks)
+    elif way == WINOGRAD:
+        turn_weights(w, h, width, geometry, turned, w.shape[2], task, tasks)
+    elif way == PRODUCT:
+        turn_weights(w, h, width, geometry, turned, 2 * lanes_of(pointer(w)), task, tasks)
+
+
+@part
+def input_gradient_turn(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u, work, kc, mc, ns, pack, gather,
+                        m_tasks, way, task, tasks):
+    """First phase: the weights, turned."""
+    turn(w, dx.shape[1], dx.shape[2], (sh, sw, top, left, dh, dw, groups), turned, way, task, tasks)
+
+
+@part
+def input_gradient_weights(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u, work, kc, mc, ns, pack, gather,
+                           m_tasks, way, task, tasks):
+    """Second phase: the turned weights' tiles."""
+    if way == WINOGRAD:
+        weight_tiles(pointer(turned), w.shape[3], w.shape[2], pointer(u), task, tasks)
+
+
+@part
+def input_gradient_kernel(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u, work, kc, mc, ns, pack, gather,
+                          m_tasks, way, task, tasks):
+    """dx of y = conv(x, w)"""
+    own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dx))
+    back(dy, w, (sh, sw, top, left, dh, dw, groups), dx, turned, u, zeros(own, lanes), None, own + WIDE * lanes,
+         (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
+
+
+@part
+def transpose_turn(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
+                   m_tasks, way, task, tasks):
+    """First phase of a transposed convolution: the weights, turned."""
+    turn(w, y.shape[1], y.shape[2], (sh, sw, top, left, dh, dw, groups), turned, way, task, tasks)
+
+
+@part
+def transpose_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
+                      m_tasks, way, task, tasks):
+    """Second phase: the turned weights' tiles."""
+    if way == WINOGRAD:
+        weight_tiles(pointer(turned), w.shape[3], w.shape[2], pointer(u), task, tasks)
+
+
+@part
+def transpose_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
+                     m_tasks, way, task, tasks):
+    """y = f(the input gradient of a convolution, of x, + bias)"""
+    own = pointer(work) + work.shape[0] // tasks * task
+    back(x, w, (sh, sw, top, left, dh, dw, groups), y, turned, u, (pointer(bias), 0, 1), f, own,
+         (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
+
+
+CONV2D_PHASES = conv2d_weights, conv2d_kernel
+CONV2D_PLAIN_PHASES = plain_weights, plain_kernel
+INPUT_GRADIENT_PHASES = input_gradient_turn, input_gradient_weights, input_gradient_kernel
+TRANSPOSE_PHASES = transpose_turn, transpose_weights, transpose_kernel

@@ -1,0 +1,130 @@
+"""The gradient by the weights on the CPU: dw (r s c, o) = patches (pixels, r s c).T dy (pixels, o), a block of pixels
+at a time; the text of `cpu.py` says how patches, groups and sums are handled."""
+from engine.kernels.conv.cpu import DEPTHWISE, WINOGRAD, block_of_tiles, distance
+from engine.kernels.conv.depthwise import depthwise_weight_gradient
+from engine.kernels.conv.patches import patches
+from engine.kernels.conv.winograd import greater, sum_tiles, weights_of_sums
+from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
+from engine.kernels.matmul.tiles import AHEAD, TALL, WIDE, least, padded, tiles
+from engine.kernels.simd import ROWS, by_rows, lanes_of, part, pointer
+from engine.kernels.split import span
+
+
+@part
+def tall_strip(rows, cols, steps, left, right, out, start):
+    """As `narrow_strip`, of tall tiles only: rows are a multiple of 4, from TALL on."""
+    a, a_row, a_col = left
+    b, ldb = right
+    c, ldc = out
+    before, before_row, before_col = start
+    i = 0
+    while i < rows:
+        height = ROWS if rows - i == ROWS or rows - i >= ROWS + TALL else TALL
+        by_rows(tiles, height, TALL, ROWS, (1, 1, steps, cols, (a + i * a_row, a_row, a_col), (b, ldb, 0),
+                                            (c + i * ldc, ldc), (before + i * before_row, before_row, before_col),
+                                            (b + AHEAD * ldb, ldb, 0), None, 0))
+        i += height
+
+
+@part
+def narrow_weights(k0, rows, columns, pixels, image, window, grid, right, out, work, zero, kc):
+    """As `weights_of_group` for few columns: tiles of one vector, which are slow when they are low, so rows are filled
+    up with what lies behind them and sums kept aside."""
+    dy, ldb = right
+    dw, ldc = out
+    lanes = lanes_of(dy)
+    ld, most = distance(rows, lanes), greater(TALL, padded(rows, 4))
+    sums, held = work, work + (padded(most * columns, lanes) + lanes)
+    for i in range(0, pixels, kc):
+        steps = least(kc, pixels - i)
+        patches(image, window, grid, i, steps, k0, rows, held, ld)
+        for j in range(0, columns, lanes):
+            before, before_row, before_col = sums + j, columns, 1
+            if i == 0:
+                before, before_row, before_col = zero
+            tall_strip(most, least(lanes, columns - j), steps, (held, 1, ld), (dy + (i * ldb + j), ldb),
+                       (sums + j, columns), (before, before_row, before_col))
+    for row in range(rows):
+        for j in range(columns):
+            dw[(k0 + row) * ldc + j] = sums[row * columns + j] if pixels > 0 else zero[0][0]
+
+
+@part
+def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out, work, zero, kc, mc, ns, pack, gather):
+    """Rows k0 .. k0 + rows - 1 of dw, `columns` of them: the sum over all pixels, a block of them at a time."""
+    dy, ldb = right
+    dw, ldc = out
+    lanes = lanes_of(dy)
+    ld, b_strip = distance(mc, lanes), kc * 2 * lanes
+    held = work + (ns * b_strip + 2 * lanes * lanes) * pack
+    i = 0
+    while i == 0 or i < pixels:              # without pixels, a sum of nothing
+        steps = least(kc, pixels - i)
+        for k in range(k0, k0 + rows, mc):
+            count = least(mc, k0 + rows - k)
+            a, a_col = image[0] + (i * image[3] + k), image[3]
+            if gather:
+                patches(image, window, grid, i, steps, k, count, held, ld)
+                a, a_col = held, ld
+            before, before_row, before_col = dw + k * ldc, ldc, 1
+            if i == 0:
+                before, before_row, before_col = zero
+            block_of_tiles(count, columns, steps, (a, 1, a_col, 0), (dy + i * ldb, ldb, 2 * lanes), (dw + k * ldc, ldc),
+                           (before, before_row, before_col), None, 0, ns, work, b_strip, pack if k == k0 else 2 * pack)
+        i += kc
+
+
+@part
+def sums_by_tiles(x, dy, pad, sums, own, mc, m_tasks, task, tasks):
+    """A task's places and channels of the sums over tiles."""
+    number, p, q, n = dy.shape
+    h, width, c = x.shape[1], x.shape[2], x.shape[3]
+    lanes, zero = lanes_of(own), zeros(own, lanes_of(own))
+    i0, lines = span(6, task // (tasks // m_tasks), m_tasks)
+    k, count = span(c // lanes, task % (tasks // m_tasks), tasks // m_tasks)
+    sum_tiles((pointer(x) + k * lanes, h, width, c), count * lanes, (pointer(dy), p, q, n),
+              number * ((p + 3) // 4) * ((q + 3) // 4), (i0, i0 + lines), pad, pointer(sums), k * lanes, c, zero,
+              own + WIDE * lanes, mc)
+
+
+@part
+def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, sums, work, kc, mc, ns, pack, gather,
+                           m_tasks, way, task, tasks):
+    """dw of y = conv(x, w)"""
+    geometry = (sh, sw, top, left, dh, dw, groups)
+    own, lanes, n = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dy)), dy.shape[3] // groups
+    if way == DEPTHWISE:
+        depthwise_weight_gradient(x, dy, geometry, dweights, task, tasks)
+        return
+    if way == WINOGRAD:
+        sums_by_tiles(x, dy, (top, left), sums, own, mc, m_tasks, task, tasks)
+        return
+    _, h, width, c = x.shape
+    number, p, q, o = dy.shape
+    r, s, channels, _ = dweights.shape
+    zero = zeros(own, lanes)
+    i, rows, j, columns = task_rectangle(r * s * channels, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
+    together = s if dw == 1 and groups == 1 else 1
+    window = (s, channels, together, sh, sw, top, left, dh, dw)
+    for group in range(groups):
+        if gather and columns < 2 * lanes:
+            at = group * n + j
+            narrow_weights(i, rows, columns, number * p * q, (pointer(x) + group * channels, h, width, c), window,
+                           (p, q), (pointer(dy) + at, o), (pointer(dweights) + at, o), own + WIDE * lanes, zero, kc)
+            continue
+        for first in range(0, columns, ns * 2 * lanes):
+            at = group * n + j + first
+            weights_of_group(i, rows, least(ns * 2 * lanes, columns - first), number * p * q,
+                             (pointer(x) + group * channels, h, width, c), window, (p, q), (pointer(dy) + at, o),
+                             (pointer(dweights) + at, o), own + WIDE * lanes, zero, kc, mc, ns, pack, gather)
+
+
+@part
+def weight_gradient_finish(x, dy, sh, sw, top, left, dh, dw, groups, dweights, sums, work, kc, mc, ns, pack, gather,
+                           m_tasks, way, task, tasks):
+    """Second phase: dw from the sums over tiles."""
+    if way == WINOGRAD:
+        weights_of_sums(pointer(sums), x.shape[3], dy.shape[3], pointer(dweights), task, tasks)
+
+
+WEIGHT_GRADIENT_PHASES = weight_gradient_kernel, weight_gradient_finish

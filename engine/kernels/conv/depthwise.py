@@ -1,0 +1,199 @@
+"""Depthwise convolutions: every output channel sees one input channel (groups = c, o = c times a multiplier).
+
+There is no product to speak of: a tile is one row of channels, multiplied value by value. With a multiplier above one
+the channels of x are not those of y, and plain loops do it.
+
+    y[n, i, j, ch]  = f(start + sum of x[n, i sh - top + r dh, j sw - left + s dw, ch // multiplier] w[r, s, 0, ch])
+"""
+from engine.kernels.conv.patches import clamp
+from engine.kernels.matmul.tiles import finish, least
+from engine.kernels.simd import lanes_of, part, pointer, tile, tile_fma, tile_load, tile_store
+from engine.kernels.split import span
+
+BESIDE = 4                                   # vectors of channels that are computed together
+
+
+@part
+def inside(begin, step, count, size):
+    """The first i below `count`, and the one behind the last, for which 0 <= begin + i * step < size."""
+    low = 0 if begin >= 0 else (-begin + step - 1) // step
+    high = (size - begin + step - 1) // step if size > begin else 0
+    low = least(low, count)
+    return low, clamp(high, low, count)
+
+
+@part
+def taps_at(t, cols, x, x_row, x_col, w, w_row, w_col, start, y, high, wide):
+    """y[:cols] = start + the sum over high x wide taps of x times w, for a tile like t of one row."""
+    acc = tile_load(t, start, 0, cols)
+    for r in range(high):
+        for s in range(wide):
+            acc = tile_fma(acc, tile_load(t, x + (r * x_row + s * x_col), 0, cols),
+                           tile_load(t, w + (r * w_row + s * w_col), 0, cols))
+    tile_store(acc, y, 0, cols)
+
+
+@part
+def channels_at(channels, x, x_row, x_col, w, w_row, w_col, start, start_col, y, high, wide):
+    """All channels of one output pixel from high x wide taps; distances from tap to tap may be negative."""
+    lanes, j = lanes_of(y), 0
+    many, one = tile(1, BESIDE, y), tile(1, 1, y)
+    while j + BESIDE * lanes <= channels:
+        taps_at(many, BESIDE * lanes, x + j, x_row, x_col, w + j, w_row, w_col, start + j * start_col, y + j, high,
+                wide)
+        j += BESIDE * lanes
+    while j < channels:
+        taps_at(one, channels - j, x + j, x_row, x_col, w + j, w_row, w_col, start + j * start_col, y + j, high, wide)
+        j += lanes
+
+
+@part
+def multiplied_at(channels, multiplier, x, x_row, x_col, w, w_row, w_col, start, start_col, y, high, wide):
+    """As `channels_at`, where each channel of x has `multiplier` outputs."""
+    for j in range(channels * multiplier):
+        y[j] = start[j * start_col]
+    for r in range(high):
+        for s in range(wide):
+            at, of = x + (r * x_row + s * x_col), w + (r * w_row + s * w_col)
+            for j in range(channels):
+                for t in range(j * multiplier, (j + 1) * multiplier):
+                    y[t] += at[j] * of[t]
+
+
+@part
+def gathered_at(channels, multiplier, x, x_row, x_col, w, w_row, w_col, start, start_col, y, high, wide):
+    """The reverse of `multiplied_at`: each channel of y sums over `multiplier` channels of x."""
+    for j in range(channels):
+        y[j] = start[j * start_col]
+    for r in range(high):
+        for s in range(wide):
+            at, of = x + (r * x_row + s * x_col), w + (r * w_row + s * w_col)
+            for j in range(channels):
+                for t in range(j * multiplier, (j + 1) * multiplier):
+                    y[j] += at[t] * of[t]
+
+
+@part
+def depthwise(x, w, geometry, y, start, f, task, tasks):
+    """A task's rows of y."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
+    _, h, width, c = x.shape
+    number, p, q, o = y.shape
+    r, s = w.shape[0], w.shape[1]
+    x_row, x_col, w_row, w_col = dilation_h * width * c, dilation_w * c, s * o, o
+    first, count = span(number * p, task, tasks)
+    for row in range(first, first + count):
+        begin = row % p * stride_h - top
+        r0, r1 = inside(begin, dilation_h, r, h)
+        line = pointer(x) + (row // p * h + begin + r0 * dilation_h) * width * c
+        for j in range(q):
+            to, since = pointer(y) + (row * q + j) * o, start[0] + (row * q + j) * start[1]
+            column = j * stride_w - left
+            s0, s1 = inside(column, dilation_w, s, width)
+            at, of = line + (column + s0 * dilation_w) * c, pointer(w) + (r0 * w_row + s0 * w_col)
+            if o == c:
+                channels_at(c, at, x_row, x_col, of, w_row, w_col, since, start[2], to, r1 - r0, s1 - s0)
+            else:
+                multiplied_at(c, o // c, at, x_row, x_col, of, w_row, w_col, since, start[2], to, r1 - r0, s1 - s0)
+        if f is not None:
+            finish(1, q * o, pointer(y) + row * q * o, pointer(y) + row * q * o, 0, f, None)
+
+
+@part
+def taps_reaching(i, taps, stride, dilation, size):
+    """The kernel's taps with (i - tap * dilation) a multiple of the stride, from 0 to stride * (size - 1): the first,
+    the step to the next, how many, and the place that the first one reads."""
+    step = 1
+    while step * dilation % stride != 0:
+        step += 1
+    tap = 0
+    while tap < taps and ((i - tap * dilation) % stride != 0 or i - tap * dilation >= stride * size):
+        tap += 1
+    count = 0
+    while tap + count * step < taps and i - (tap + count * step) * dilation >= 0:
+        count += 1
+    return tap, step, count, (i - tap * dilation) // stride
+
+
+@part
+def depthwise_input_gradient(dy, w, geometry, dx, start, f, task, tasks):
+    """A task's rows of dx."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
+    _, p, q, o = dy.shape
+    r, s = w.shape[0], w.shape[1]
+    number, h, width, c = dx.shape
+    first, count = span(number * h, task, tasks)
+    for row in range(first, first + count):
+        r0, step_r, high, y_row = taps_reaching(row % h + top, r, stride_h, dilation_h, p)
+        for j in range(width):
+            s0, step_s, wide, y_col = taps_reaching(j + left, s, stride_w, dilation_w, q)
+            to, since = pointer(dx) + (row * width + j) * c, start[0] + (row * width + j) * start[1]
+            at = pointer(dy) + ((row // h * p + y_row) * q + y_col) * o
+            of = pointer(w) + (r0 * s + s0) * o
+            back_row, back_col = -(step_r * dilation_h // stride_h) * q * o, -(step_s * dilation_w // stride_w) * o
+            if o == c:
+                channels_at(c, at, back_row, back_col, of, step_r * s * o, step_s * o, since, start[2], to, high, wide)
+            else:
+                gathered_at(c, o // c, at, back_row, back_col, of, step_r * s * o, step_s * o, since, start[2], to,
+                            high, wide)
+        if f is not None:
+            finish(1, width * c, pointer(dx) + row * width * c, pointer(dx) + row * width * c, 0, f, None)
+
+
+@part
+def tap_sum(t, cols, number, high, wide, x, x_image, x_row, x_col, dy, y_image, y_row, y_col, out):
+    """out[:cols] = the sum over all pixels of x times dy, for a tile like t of one row."""
+    acc = tile_load(t, out, 0, 0)
+    for n in range(number):
+        for i in range(high):
+            at, of = x + (n * x_image + i * x_row), dy + (n * y_image + i * y_row)
+            for j in range(wide):
+                acc = tile_fma(acc, tile_load(t, at + j * x_col, 0, cols), tile_load(t, of + j * y_col, 0, cols))
+    tile_store(acc, out, 0, cols)
+
+
+@part
+def tap_sum_multiplied(first, last, multiplier, number, high, wide, x, x_image, x_row, x_col, dy, y_image, y_row, y_col,
+                       out):
+    """As `tap_sum` for output channels first .. last - 1, where each channel of x has `multiplier` outputs."""
+    for j in range(first, last):
+        total = out[j] * 0
+        for n in range(number):
+            for row in range(high):
+                at, of = n * x_image + row * x_row + j // multiplier, n * y_image + row * y_row + j
+                for column in range(wide):
+                    total += x[at + column * x_col] * dy[of + column * y_col]
+        out[j] = total
+
+
+@part
+def depthwise_weight_gradient(x, dy, geometry, dweights, task, tasks):
+    """A task's taps and channels of dw."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
+    _, h, width, c = x.shape
+    number, p, q, o = dy.shape
+    r, s, lanes = dweights.shape[0], dweights.shape[1], lanes_of(pointer(dy))
+    block = BESIDE * lanes
+    blocks = (o + block - 1) // block
+    first, count = span(r * s * blocks, task, tasks)
+    many, one = tile(1, BESIDE, pointer(dy)), tile(1, 1, pointer(dy))
+    for item in range(first, first + count):
+        tap, begin = item // blocks, item % blocks * block
+        end = least(o, begin + block)
+        row, column = tap // s * dilation_h - top, tap % s * dilation_w - left
+        i0, i1 = inside(row, stride_h, p, h)
+        j0, j1 = inside(column, stride_w, q, width)
+        row, column = row + i0 * stride_h, column + j0 * stride_w
+        at, of = pointer(x) + (row * width + column) * c, pointer(dy) + (i0 * q + j0) * o
+        to, high, wide = pointer(dweights) + tap * o, i1 - i0, j1 - j0
+        x_row, x_col, x_image, y_image = stride_h * width * c, stride_w * c, h * width * c, p * q * o
+        if o != c:
+            tap_sum_multiplied(begin, end, o // c, number, high, wide, at, x_image, x_row, x_col, of, y_image, q * o, o,
+                               to)
+        elif end - begin == block:
+            tap_sum(many, block, number, high, wide, at + begin, x_image, x_row, x_col, of + begin, y_image, q * o, o,
+                    to + begin)
+        else:
+            for j in range(begin, end, lanes):
+                tap_sum(one, end - j, number, high, wide, at + j, x_image, x_row, x_col, of + j, y_image, q * o, o,
+                        to + j)

@@ -1,0 +1,49 @@
+"""Launches that are made again with the same arguments: what Numba makes of them is kept.
+
+Numba turns every argument of every launch into words for the driver, some microseconds for each array. A plan launches
+the same kernels on the same arrays in every step: the first time it notes the last call before the driver, with the
+words that it got; from then on it makes that call alone.
+
+    with recorded() as calls: launcher(x, y)             # runs, and notes
+    for call in calls: call()                            # runs again
+"""
+import contextlib
+import functools
+import threading
+
+_notes = threading.local()
+
+
+@contextlib.contextmanager
+def recorded():
+    """A list of functions that launch again what this thread launches meanwhile."""
+    before, _notes.calls = getattr(_notes, "calls", None), []
+    try:
+        yield _notes.calls
+    finally:
+        _notes.calls = before
+
+
+def note(call):
+    """Enters a function that launches again what was just launched."""
+    calls = getattr(_notes, "calls", None)
+    if calls is not None:
+        calls.append(call)
+
+
+@functools.cache
+def last_step():
+    """Puts a function that notes its arguments before Numba's last call before the driver, once.
+
+    That is `driver.launch_kernel` of numba's built-in CUDA and `launch` of numba-cuda, both named in its dispatcher.
+    """
+    from numba.cuda import dispatcher
+    holder, name = next((h, n) for h, n in ((dispatcher, "launch"), (dispatcher.driver, "launch_kernel"))
+                        if hasattr(h, n))
+    start = getattr(holder, name)
+
+    @functools.wraps(start)
+    def noted(*arguments, **options):
+        note(functools.partial(start, *arguments, **options))
+        return start(*arguments, **options)
+    setattr(holder, name, noted)

@@ -1,0 +1,34 @@
+"""The benchmarks time what they say they time."""
+import importlib
+
+import numpy as np
+import pytest
+
+import engine
+from engine import Dense, Sequential
+from tools.bench.__main__ import SUITES
+from tools.bench.ours import epoch_of
+
+
+def model():
+    engine.seed(5)
+    made = Sequential([Dense(6, activation="relu"), Dense(3)])
+    made.build(4)
+    made.compile(engine.optimizers.SGD(0.1, momentum=0.9), "cross_entropy")
+    return made
+
+
+def test_a_timed_epoch_is_an_epoch_of_fit(blobs):
+    x, y = blobs
+    timed, fitted = model(), model()
+    run, plan = epoch_of(timed, x, y, 30)
+    run()
+    fitted.fit(x, y, batch_size=30, epochs=1, shuffle=False, verbose=0)
+    for one, other in zip(timed.get_weights(), fitted.get_weights()):
+        np.testing.assert_array_equal(one, other)
+    assert "matmul" in str(plan) or "dense" in str(plan)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_suite_has_what_the_command_calls(suite):
+    assert callable(importlib.import_module(f"tools.bench.{suite}").run)
