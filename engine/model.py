@@ -313,11 +313,12 @@ class Sequential:
     def _of_fit(self, x, y, batch_size, sample_weight, class_weight, share, validation, steps):
         """(what to train on, what to validate with or None), each as `_set` has it."""
         train = self._set(x, y, sample_weight, class_weight, batch_size, steps, "fit")
-        if isinstance(validation, (tuple, list)):
+        if validation is not None:
+            source = streams.source(validation, None, None, check_batch_size(batch_size), None, "validation_data")
+            if source is not None:
+                return train, source
             _, given = take_validation(None, None, None, 0, validation)
             return train, self._set(*given, None, batch_size, None, "validation_data")
-        if validation is not None:
-            return train, self._set(validation, None, None, None, batch_size, None, "validation_data")
         if isinstance(train, tuple):
             return take_validation(*train, share, None)
         if not share:
