@@ -8,41 +8,50 @@ from engine import settings
 
 
 class _Compiling:
-    """Announces the first compilation as it starts and gives the sum when asked: no silent minutes."""
+    """Announces the first compilation as it starts and says what it took when asked: no silent minutes."""
 
     def __init__(self):
-        self.times = []                      # (name, seconds) of each kernel compiled in this process
-        self._inside = []                    # for each compilation in progress: seconds of those within it
-        self._said = 0
+        self.times = []                      # (name, seconds) of each kernel compiled for this process
+        self._inside = []                    # for each span in progress: seconds of the compilations within it
+        self._first = None                   # which of `times` is the first since the announcement
+        self._seconds = 0.0
 
     @contextlib.contextmanager
-    def of(self, name):
-        """Around the compilation of one kernel. Its seconds are its own: without those of another one within."""
-        if not settings.quiet() and not self._said:
-            print("engine: compiling kernels for this machine (first use only, then cached on disk) ...",
-                  file=sys.stderr, flush=True)
-        self._said += 1
+    def span(self):
+        """Around whatever compiles; yields a function that gives its seconds without those of spans within."""
+        if self._first is None:
+            self._first = len(self.times)
+            notice("compiling kernels for this machine (first use only, then cached on disk) ...")
         self._inside.append(0.0)
         started = time.perf_counter()
         try:
-            yield
+            yield lambda: time.perf_counter() - started - self._inside[-1]
         finally:
             seconds = time.perf_counter() - started
-            self.times.append((name, seconds - self._inside.pop()))
+            self._inside.pop()
             if self._inside:
                 self._inside[-1] += seconds
+            else:
+                self._seconds += seconds
+
+    @contextlib.contextmanager
+    def of(self, name):
+        """Around the compilation of one kernel."""
+        with self.span() as seconds:
+            try:
+                yield
+            finally:
+                self.times.append((name, seconds()))
 
     def add(self, name, started):
         """Notes one that nobody saw coming: compiled since `started` (as of time.perf_counter)."""
         self.times.append((name, time.perf_counter() - started))
 
     def finish(self):
-        """Ends one announcement; prints how many kernels it was and how long they took."""
-        if self._said and not settings.quiet():
-            recent = self.times[-self._said:]
-            print(f"engine: compiled {len(recent)} kernels in {sum(t for _, t in recent):.1f} s", file=sys.stderr,
-                  flush=True)
-        self._said = 0
+        """Ends one announcement; says how many kernels it was and how long they took."""
+        if self._first is not None and len(self.times) > self._first:
+            notice(f"compiled {len(self.times) - self._first} kernels in {self._seconds:.1f} s")
+        self._first, self._seconds = None, 0.0
 
 
 compiling = _Compiling()

@@ -5,7 +5,7 @@
 | `ENGINE_TARGET` | `cpu`, `cuda` or `cuda-emulated`: the target of new models | cuda when a GPU is present, else cpu |
 | `ENGINE_EMULATION` | `check` or `race`: what the target cuda-emulated looks for in every launch | nothing |
 | `ENGINE_CACHE_DIR` | folder for compiled kernels and downloaded data | `$XDG_CACHE_HOME/engine`, `~/.cache/engine` |
-| `ENGINE_THREADS` | threads of the CPU target | numba's (`NUMBA_NUM_THREADS`, else the cores this process may use) |
+| `ENGINE_THREADS` | threads of the CPU target; on Linux also processes that compile for it | numba's, or the cores |
 | `ENGINE_QUIET` | `1`: do not announce compiling | `0` |
 """
 import os

@@ -1,4 +1,5 @@
 """Where compiled kernels are kept on disk: a folder for each version of their sources, of Numba, of the processor."""
+import contextlib
 import functools
 import hashlib
 import os
@@ -14,6 +15,11 @@ from numba.core.runtime import rtsys
 
 from engine import settings
 from engine.progress import notice
+
+try:
+    import fcntl
+except ImportError:                          # Windows: two processes may compile the same
+    fcntl = None
 
 _shipped = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -75,3 +81,14 @@ def cache_of(function):
         return _Cache(function)
     finally:
         config.CACHE_DIR = before
+
+
+@contextlib.contextmanager
+def alone(name):
+    """Only one process at a time is within `alone(name)`: the others wait for what it compiles, and load it."""
+    with contextlib.ExitStack() as stack:
+        if fcntl and can_cache():
+            with contextlib.suppress(OSError):           # a file system without locks
+                file = stack.enter_context(open(cache_folder() / f"{name}.lock", "w"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -21,6 +21,7 @@ import inspect
 import os
 import threading
 import time
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -35,6 +36,7 @@ from engine import settings
 from engine.kernels.cache import cache_of
 from engine.kernels.simd.host import VECTOR_BYTES
 from engine.kernels.simd.parts import pipeline_of
+from engine.kernels.together import compile_together
 from engine.progress import compiling, notice
 
 WORD = ir.IntType(64)
@@ -100,6 +102,22 @@ class _EntryCompiler(_CFuncCompiler):
         return made
 
 
+class Wanted(NamedTuple):
+    """An entry that a call needs: `parameters` as of `entry_source`, and the dtype of its formulas' numbers."""
+    kernel: Any
+    parameters: list
+    dtype: np.dtype
+
+    @property
+    def key(self):
+        """(a name that stands for all of it, the function)"""
+        text = "_".join(p[0][0] + (f"{p[1]}{np.dtype(p[2]).char}" if p[0] == "array" else
+                                   p[1].digest if p[0] == "formula" else "") for p in self.parameters)
+        function = self.kernel.py_func
+        name = f"{function.__module__}.{function.__qualname__}".replace(".", "_").replace("<", "").replace(">", "")
+        return f"{name}__{hashlib.sha256(f'{text} {self.dtype}'.encode()).hexdigest()[:12]}", function
+
+
 class _Entry(CFunc):
     """A cfunc that announces compiling, and only that: loading from the disk cache is silent."""
 
@@ -110,13 +128,25 @@ class _Entry(CFunc):
     def enable_caching(self):
         self._cache = cache_of(self._pyfunc)
 
+    def load(self):
+        """Whether the disk cache has it; then it is ready."""
+        found = self._cache.load_overload(self._sig, self._targetdescr.target_context)
+        if found is not None:
+            self._library, self._wrapper_name = found.library, found.fndesc.llvm_cfunc_wrapper_name
+            self._wrapper_address = self._library.get_pointer_to_function(self._wrapper_name)
+        return found is not None
+
+    @property
+    def is_ready(self):
+        return self._wrapper_address is not None
+
     def _compile_uncached(self):
         with compiling.of(self.__name__):
             return super()._compile_uncached()
 
 
 _lock = threading.RLock()
-_entries = {}                                # name -> compiled entry, kept alive as long as the process
+_entries = {}                                # key -> compiled entry, kept alive as long as the process
 
 
 def entry_source(name, parameters):
@@ -134,18 +164,34 @@ def entry_source(name, parameters):
     return f"def {name}(block, task, tasks):\n    kernel({', '.join(parts)}, task, tasks)\n"
 
 
-def entry(kernel, parameters, dtype):
-    """The compiled entry of `kernel` for these parameters (`.address`); `dtype` is that of the formulas' numbers."""
-    text = "_".join(p[0][0] + (f"{p[1]}{np.dtype(p[2]).char}" if p[0] == "array" else p[1].digest if p[0] == "formula"
-                               else "") for p in parameters)
-    function = kernel.py_func
-    name = f"{function.__module__}.{function.__qualname__}".replace(".", "_").replace("<", "").replace(">", "")
-    name = f"{name}__{hashlib.sha256(f'{text} {dtype}'.encode()).hexdigest()[:12]}"
-    key = name, function
+def entries_of(wanted):
+    """The compiled entries (`.address`) of a list of `Wanted`; what has to be compiled is, by all processes allowed."""
+    keys = [w.key for w in wanted]
     with _lock:
-        if key not in _entries:
-            _entries[key] = _compile(name, kernel, parameters, dtype)
-        return _entries[key]
+        missing = {}
+        for key, (kernel, parameters, dtype) in zip(keys, wanted):
+            if key not in _entries and key not in missing:
+                file = inspect.getsourcefile(kernel.py_func) or "<kernel>"
+                made = missing[key] = _entry_of(key[0], file, kernel, parameters, dtype)
+                made.enable_caching()
+        if missing:
+            with _no_collection(), _whole_vectors():
+                _compile({key: made for key, made in missing.items() if not made.load()})
+            _entries.update(missing)
+        return [_entries[key] for key in keys]
+
+
+def _compile(missing):
+    """Compiles entries, {key: entry}; those of one module share most of their parts, so one process makes them."""
+    groups = {}
+    for (_, function), made in missing.items():
+        groups.setdefault(function.__module__, []).append(made)
+    if groups:
+        with compiling.span():
+            compile_together([[made.compile for made in group] for group in groups.values()], threads.get())
+    for made in missing.values():
+        if not made.is_ready and not made.load():
+            made.compile()                   # where there is no cache, or it was cleared this moment
 
 
 @contextlib.contextmanager
@@ -179,24 +225,11 @@ def _whole_vectors():
         del context.declare_function
 
 
-def _compile(name, kernel, parameters, dtype):
-    file = inspect.getsourcefile(kernel.py_func) or "<kernel>"
-    made = _entry_of(name, file, kernel, parameters, dtype)
-    made.enable_caching()
-    _make(made)
-    return made
-
-
-def _make(made):
-    """Compiles an entry, one at a time: what is changed in Numba meanwhile is put back by whoever changed it."""
-    with _lock, _no_collection(), _whole_vectors():
-        made.compile()
-
-
 def fresh(kernel, parameters, dtype):
     """An entry that was compiled now, not loaded: only that one can show its LLVM and assembly."""
     made = _entry_of(f"{kernel.py_func.__name__}_entry", "<entry>", kernel, parameters, dtype)
-    _make(made)
+    with _lock, _no_collection(), _whole_vectors():      # one at a time: what is changed in Numba is put back
+        made.compile()
     compiling.finish()
     return made
 

@@ -9,6 +9,7 @@ from numba import config
 from engine import target as targets
 from engine.errors import TargetError
 from engine.kernels import entry as entries
+from engine.kernels.entry import Wanted
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import recorded
 from engine.kernels.op import FLOATS, spec
@@ -21,7 +22,7 @@ class Call:
         self.op, self.inputs, self.outputs, self.attributes = op, inputs, outputs, attributes
         self.arrangement = arrangement
         self.scratch = []                    # kept alive: the kernels know only its address
-        self.rows = []                       # CPU: (entry, block) of each phase
+        self.wanted, self.block = [], None   # CPU: the entries of each phase, and their argument block
         self.functions = []                  # otherwise: what to call
 
     @property
@@ -33,6 +34,7 @@ class Program:
     """Calls in order on one target.
 
     add(op, inputs, outputs, attributes)   appends a call; arrays are bound by address, so keep them where they are
+    prepare()                              compiles what its calls need, all of it together; the first run does so, too
     run(rounds)                            works through all calls, `rounds` times
     """
 
@@ -64,7 +66,9 @@ class Program:
             if config.DISABLE_JIT:
                 call.functions = [_python(kernel, arguments, arrangement.tasks) for kernel in op.phases]
             else:
-                call.rows = self._compile(op, arguments)
+                parameters, words = pack(arguments)
+                call.wanted = [Wanted(kernel, parameters, _float_of(arguments)) for kernel in op.phases]
+                call.block = np.array(words, np.int64)
         self.calls.append(call)
         self._table = self._launches = None
         return call
@@ -77,9 +81,7 @@ class Program:
         if self._table is not None:
             return entries.threads.run(self._table, rounds, self._alone)
         if self.target is targets.cpu and not config.DISABLE_JIT:
-            self._table = np.array([(entry.address, block.ctypes.data, call.arrangement.tasks)
-                                    for call in self.calls for entry, block in call.rows], np.int64).reshape(-1, 3)
-            self._alone = self._table[:, 2].max(initial=1) == 1
+            self.prepare()
             return entries.threads.run(self._table, rounds, self._alone)
         if self.target is not targets.cpu:
             return self._launch(rounds)
@@ -87,6 +89,14 @@ class Program:
             for call in self.calls:
                 for function in call.functions:
                     function()
+
+    def prepare(self):
+        if self.target is not targets.cpu or config.DISABLE_JIT:
+            return
+        found = iter(entries.entries_of([w for call in self.calls for w in call.wanted]))
+        self._table = np.array([(next(found).address, call.block.ctypes.data, call.arrangement.tasks)
+                                for call in self.calls for _ in call.wanted], np.int64).reshape(-1, 3)
+        self._alone = self._table[:, 2].max(initial=1) == 1
 
     def _launch(self, rounds):
         """The first round looks up and compiles; the others make the same launches again."""
@@ -105,12 +115,6 @@ class Program:
         some = Program(self.target)
         some.calls = self.calls[first:last]
         return some
-
-    @staticmethod
-    def _compile(op, arguments):
-        parameters, words = pack(arguments)
-        block = np.array(words, np.int64)
-        return [(entries.entry(kernel, parameters, _float_of(arguments)), block) for kernel in op.phases]
 
 
 def pack(arguments):

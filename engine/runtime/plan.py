@@ -90,6 +90,7 @@ class Plan:
             before = len(self.program.calls)
             self.program.add(node.op, inputs, outputs, node.attributes, self._work)
             self._nodes += [node] * (len(self.program.calls) - before)
+        self.program.prepare()
         compiling.finish()
 
     def _work(self, specs):

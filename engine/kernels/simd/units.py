@@ -15,7 +15,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils, compiler, itanium_mangler, types, typing
 from numba.extending import intrinsic
 
-from engine.kernels.cache import cache_of
+from engine.kernels.cache import alone, cache_of
 from engine.kernels.simd.parts import (
     Ingredients,
     Part,
@@ -44,9 +44,12 @@ class _UnitCompiler(PartCompiler):
         cache, signature = cache_of(function), typing.signature(types.none, *args)
         made = cache.load_overload(signature, context)
         if made is None:
-            with compiling.of(name.replace(".", "_")):
-                made = self._compile_unit(symbol, args)
-                cache.save_overload(signature, made)
+            with alone(name):
+                made = cache.load_overload(signature, context)           # by another process meanwhile?
+                if made is None:
+                    with compiling.of(name.replace(".", "_")):
+                        made = self._compile_unit(symbol, args)
+                        cache.save_overload(signature, made)
         binding.add_symbol(symbol, made.library.get_pointer_to_function(symbol))
         symbols = _Symbols(context.codegen(), symbol)
         symbols._reload_init.add(functools.partial(_load, function.__module__, function.__qualname__, args))

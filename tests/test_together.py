@@ -1,0 +1,97 @@
+"""Compiling in several processes: every group is made once, and what a child does not deliver is made here."""
+import os
+import signal
+import sys
+
+import pytest
+
+from engine.kernels import together
+from engine.progress import compiling
+
+pytestmark = pytest.mark.skipif(not together.can_share(), reason="forks to compile on Linux only")
+
+
+class Notes:
+    """Functions that note in a folder which process called them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def make(self, name, before=lambda: None):
+        def made():
+            before()
+            with open(self.folder / name, "a") as file:
+                file.write(f"{os.getpid()} ")
+        return made
+
+    def makers(self):
+        return {file.name: file.read_text().split() for file in self.folder.iterdir()}
+
+
+def in_a_child(action):
+    """The action, where it is not this process that acts."""
+    here = os.getpid()
+    return lambda: action() if os.getpid() != here else None
+
+
+@pytest.fixture(autouse=True)
+def all_children_end(monkeypatch):
+    children, end = [], together._end
+
+    def noted(pids):
+        children.extend(pids)
+        end(pids)
+
+    monkeypatch.setattr(together, "_end", noted)
+    yield
+    for pid in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_every_group_is_made_once_by_one_process(tmp_path, processes):
+    notes = Notes(tmp_path)
+    together.compile_together([[notes.make(f"{group}.{k}") for k in range(3)] for group in range(20)], processes)
+    made = notes.makers()
+    assert len(made) == 60 and all(len(pids) == 1 for pids in made.values())
+    assert all(made[f"{g}.0"] == made[f"{g}.1"] == made[f"{g}.2"] for g in range(20))
+    assert len({pid for pids in made.values() for pid in pids}) <= processes
+
+
+def test_more_groups_than_numbers(tmp_path):
+    notes = Notes(tmp_path)
+    together.compile_together([[notes.make(str(group))] for group in range(together.MOST + 3)], 2)
+    assert len(notes.makers()) == together.MOST + 3
+
+
+@pytest.mark.parametrize("end", [lambda: sys.exit(3), lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 1 / 0],
+                         ids=["exit", "kill", "error"])
+def test_what_a_child_does_not_deliver_is_made_here(tmp_path, end):
+    notes = Notes(tmp_path)
+    together.compile_together([[notes.make(str(group), in_a_child(end))] for group in range(6)], 3)
+    assert notes.makers() == {str(group): [str(os.getpid())] for group in range(6)}
+
+
+def test_a_child_that_hangs_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(together, "PATIENCE", 0.3)
+    notes = Notes(tmp_path)
+    together.compile_together([[notes.make(str(group), in_a_child(signal.pause))] for group in range(3)], 2)
+    assert notes.makers() == {str(group): [str(os.getpid())] for group in range(3)}
+
+
+def test_an_error_is_raised_here():
+    with pytest.raises(ZeroDivisionError):
+        together.compile_together([[lambda: 1 / 0], [lambda: 1 / 0]], 2)
+
+
+def test_what_children_compiled_counts(monkeypatch):
+    monkeypatch.setattr(compiling, "times", [])
+
+    def make(name):
+        def made():
+            with compiling.of(name):
+                pass
+        return made
+    together.compile_together([[make(str(group))] for group in range(10)], 3)
+    assert sorted(name for name, _ in compiling.times) == sorted(map(str, range(10)))
