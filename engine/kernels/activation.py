@@ -32,8 +32,7 @@ from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load4, store4
 from engine.kernels.op import Op, demand, floats, same
 from engine.kernels.simd.parts import part
-from engine.kernels.split import span
-from engine.kernels.stream import block, block_of, done, flat_streaming, poured
+from engine.kernels.stream import flat_streaming, map_block, slope_block, stream_blocks
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -222,42 +221,16 @@ ACTIVATIONS = {a.name: replace(a, truth=REFERENCES[a.name]) for a in _BUILT_IN}
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@part(disjoint=True, apart=True)
-def map_block(x, f, out):
-    for k in range(out.size):
-        out[k] = f(x[k])
-
-
-@part(disjoint=True, apart=True)
-def slope_block(dy, x, slope, dx):
-    for k in range(dx.size):
-        dx[k] = dy[k] * slope(x[k])
-
-
 @part
 def map_cpu(x, f, out, work, streamed, task, tasks):
     """out[i] = f(x[i])"""
-    first, count = span(x.size, task, tasks)
-    last = first + count
-    while first < last:
-        n = block_of(streamed, last - first)
-        to = block(out, work, streamed, task, first, n)
-        map_block(x[first:first + n], f, to)
-        first = done(streamed, to, out, first)
-    poured(streamed)
+    stream_blocks(map_block, (x,), f, (), out, work, streamed, task, tasks)
 
 
 @part
 def scale_by_slope_cpu(dy, x, slope, dx, work, streamed, task, tasks):
     """dx[i] = dy[i] * slope(x[i]); x may be the output y"""
-    first, count = span(dy.size, task, tasks)
-    last = first + count
-    while first < last:
-        n = block_of(streamed, last - first)
-        to = block(dx, work, streamed, task, first, n)
-        slope_block(dy[first:first + n], x[first:first + n], slope, to)
-        first = done(streamed, to, dx, first)
-    poured(streamed)
+    stream_blocks(slope_block, (dy, x), slope, (), dx, work, streamed, task, tasks)
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA

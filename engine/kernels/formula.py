@@ -16,35 +16,14 @@ import types
 
 import numpy as np
 from numba import config
-from numba.core.datamodel import models
-from numba.core.imputils import lower_constant
-from numba.core.types import Dispatcher
-from numba.extending import register_model
 
 from engine import target
 from engine.errors import EngineError
 from engine.kernels.elementary.dtypes import COMPILED
-from engine.kernels.simd.parts import part
+from engine.kernels.simd.parts import PartType, part
 
 # contraction to fused multiply-adds and ignoring the sign of zero are safe; NaN and infinity keep their meaning
 FASTMATH = {"contract", "nsz"}
-
-
-class FormulaType(Dispatcher):
-    """The Numba type of a compiled formula. A plain dispatcher handed to a kernel becomes the address of a Python
-    object in the machine code, which cannot be cached on disk; this type carries no data, only its name."""
-
-    def __init__(self, dispatcher, name):
-        super().__init__(dispatcher)
-        self.name = f"Formula({name})"
-
-
-register_model(FormulaType)(models.OpaqueModel)
-
-
-@lower_constant(FormulaType)
-def _no_data(context, builder, numba_type, value):
-    return context.get_dummy_value()
 
 
 class _Compiled:
@@ -52,7 +31,7 @@ class _Compiled:
 
     def __init__(self, dispatcher, name):
         self.dispatcher = dispatcher
-        self._numba_type_ = FormulaType(dispatcher, name)
+        self._numba_type_ = PartType(dispatcher, f"Formula({name})")
 
 
 class Formula:

@@ -15,8 +15,7 @@ from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load4, store4
 from engine.kernels.op import Cost, Op, demand, floats, same
 from engine.kernels.simd.parts import part
-from engine.kernels.split import span
-from engine.kernels.stream import block, block_of, done, flat_streaming, poured
+from engine.kernels.stream import beside, flat_streaming, map_block, stream_blocks
 
 LETTERS = "abcd"                             # names of the inputs
 
@@ -95,28 +94,17 @@ class _Composed(Formula):
 # ---------------------------------------------------------------------------------------------------------------- CPU
 
 
-@part(disjoint=True, apart=True)
-def fused1_block(a, f, numbers, out):
-    for k in range(out.size):
-        out[k] = f(a[k], *numbers)
-
-
 @part
 def fused1_cpu(a, f, *rest):
     """out[i] = f(a[i], numbers...)"""
     numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
-    first, count = span(out.size, task, tasks)
-    last = first + count
-    while first < last:
-        n = block_of(streamed, last - first)
-        to = block(out, work, streamed, task, first, n)
-        fused1_block(a[first:first + n], f, numbers, to)
-        first = done(streamed, to, out, first)
-    poured(streamed)
+    stream_blocks(map_block, (a,), f, numbers, out, work, streamed, task, tasks)
 
 
 @part(disjoint=True, apart=True)
-def fused2_block(a, b, f, numbers, out):
+def fused2_block(inputs, first, f, numbers, out):
+    a = beside(inputs[0], first, out)
+    b = beside(inputs[1], first, out)
     for k in range(out.size):
         out[k] = f(a[k], b[k], *numbers)
 
@@ -125,18 +113,14 @@ def fused2_block(a, b, f, numbers, out):
 def fused2_cpu(a, b, f, *rest):
     """out[i] = f(a[i], b[i], numbers...)"""
     numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
-    first, count = span(out.size, task, tasks)
-    last = first + count
-    while first < last:
-        n = block_of(streamed, last - first)
-        to = block(out, work, streamed, task, first, n)
-        fused2_block(a[first:first + n], b[first:first + n], f, numbers, to)
-        first = done(streamed, to, out, first)
-    poured(streamed)
+    stream_blocks(fused2_block, (a, b), f, numbers, out, work, streamed, task, tasks)
 
 
 @part(disjoint=True, apart=True)
-def fused3_block(a, b, c, f, numbers, out):
+def fused3_block(inputs, first, f, numbers, out):
+    a = beside(inputs[0], first, out)
+    b = beside(inputs[1], first, out)
+    c = beside(inputs[2], first, out)
     for k in range(out.size):
         out[k] = f(a[k], b[k], c[k], *numbers)
 
@@ -145,18 +129,15 @@ def fused3_block(a, b, c, f, numbers, out):
 def fused3_cpu(a, b, c, f, *rest):
     """out[i] = f(a[i], b[i], c[i], numbers...)"""
     numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
-    first, count = span(out.size, task, tasks)
-    last = first + count
-    while first < last:
-        n = block_of(streamed, last - first)
-        to = block(out, work, streamed, task, first, n)
-        fused3_block(a[first:first + n], b[first:first + n], c[first:first + n], f, numbers, to)
-        first = done(streamed, to, out, first)
-    poured(streamed)
+    stream_blocks(fused3_block, (a, b, c), f, numbers, out, work, streamed, task, tasks)
 
 
 @part(disjoint=True, apart=True)
-def fused4_block(a, b, c, d, f, numbers, out):
+def fused4_block(inputs, first, f, numbers, out):
+    a = beside(inputs[0], first, out)
+    b = beside(inputs[1], first, out)
+    c = beside(inputs[2], first, out)
+    d = beside(inputs[3], first, out)
     for k in range(out.size):
         out[k] = f(a[k], b[k], c[k], d[k], *numbers)
 
@@ -165,14 +146,7 @@ def fused4_block(a, b, c, d, f, numbers, out):
 def fused4_cpu(a, b, c, d, f, *rest):
     """out[i] = f(a[i], b[i], c[i], d[i], numbers...)"""
     numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
-    first, count = span(out.size, task, tasks)
-    last = first + count
-    while first < last:
-        n = block_of(streamed, last - first)
-        to = block(out, work, streamed, task, first, n)
-        fused4_block(a[first:first + n], b[first:first + n], c[first:first + n], d[first:first + n], f, numbers, to)
-        first = done(streamed, to, out, first)
-    poured(streamed)
+    stream_blocks(fused4_block, (a, b, c, d), f, numbers, out, work, streamed, task, tasks)
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA

@@ -27,6 +27,7 @@ from engine.kernels.simd import (
     tile_stream,
     to_boundary,
 )
+from engine.kernels.split import span
 
 BLOCK = 8192                                 # values of a block: it stays in the nearest caches; shorter ones cost more
 
@@ -90,3 +91,38 @@ def poured(streamed):
     """To be called when a task is done: others may read what it poured."""
     if streamed:
         stream_end()
+
+
+@part(forceinline=True)
+def beside(array, first, to):
+    """The values of an input from `first` on, as many as `to` has"""
+    return array[first:first + to.size]
+
+
+@part
+def stream_blocks(compute, inputs, f, numbers, out, work, streamed, task, tasks):
+    """The task's share of `out`, block by block: compute(inputs, first, f, numbers, to) puts the values from `first` on
+    into `to`. `inputs` is a tuple of arrays as long as `out` (see `beside`), f a formula, `numbers` its last."""
+    first, count = span(out.size, task, tasks)
+    last = first + count
+    while first < last:
+        to = block(out, work, streamed, task, first, block_of(streamed, last - first))
+        compute(inputs, first, f, numbers, to)
+        first = done(streamed, to, out, first)
+    poured(streamed)
+
+
+@part(disjoint=True, apart=True)
+def map_block(inputs, first, f, numbers, out):
+    """out = f(x, numbers...)"""
+    x = beside(inputs[0], first, out)
+    for k in range(out.size):
+        out[k] = f(x[k], *numbers)
+
+
+@part(disjoint=True, apart=True)
+def slope_block(inputs, first, slope, numbers, dx):
+    """dx = dy * slope(x, numbers...)"""
+    dy, x = beside(inputs[0], first, dx), beside(inputs[1], first, dx)
+    for k in range(dx.size):
+        dx[k] = dy[k] * slope(x[k], *numbers)

@@ -5,7 +5,7 @@
 
 from engine.kernels.simd.parts import part
 from engine.kernels.split import span
-from engine.kernels.stream import block, block_of, done, poured
+from engine.kernels.stream import block, block_of, done, map_block, poured, slope_block, stream_blocks
 
 
 @part(disjoint=True)
@@ -16,44 +16,16 @@ def copy_cpu(x, f, out, task, tasks):
         out[first + k] = f(x[first + k])
 
 
-@part(disjoint=True, apart=True)
-def map_with_block(x, f, p, q, out):
-    for k in range(out.size):
-        out[k] = f(x[k], p, q)
-
-
-@part(disjoint=True, apart=True)
-def slope_with_block(dy, x, slope, p, q, dx):
-    for k in range(dx.size):
-        dx[k] = dy[k] * slope(x[k], p, q)
-
-
 @part
 def map_with_cpu(x, f, p, q, out, work, streamed, task, tasks):
     """out[i] = f(x[i], p, q)"""
-    p, q = x.dtype.type(p), x.dtype.type(q)
-    first, count = span(x.size, task, tasks)
-    last = first + count
-    while first < last:
-        n = block_of(streamed, last - first)
-        to = block(out, work, streamed, task, first, n)
-        map_with_block(x[first:first + n], f, p, q, to)
-        first = done(streamed, to, out, first)
-    poured(streamed)
+    stream_blocks(map_block, (x,), f, (x.dtype.type(p), x.dtype.type(q)), out, work, streamed, task, tasks)
 
 
 @part
 def scale_by_slope_with_cpu(dy, x, slope, p, q, dx, work, streamed, task, tasks):
     """dx[i] = dy[i] * slope(x[i], p, q)"""
-    p, q = x.dtype.type(p), x.dtype.type(q)
-    first, count = span(dy.size, task, tasks)
-    last = first + count
-    while first < last:
-        n = block_of(streamed, last - first)
-        to = block(dx, work, streamed, task, first, n)
-        slope_with_block(dy[first:first + n], x[first:first + n], slope, p, q, to)
-        first = done(streamed, to, dx, first)
-    poured(streamed)
+    stream_blocks(slope_block, (dy, x), slope, (x.dtype.type(p), x.dtype.type(q)), dx, work, streamed, task, tasks)
 
 
 @part(forceinline=True)

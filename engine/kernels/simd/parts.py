@@ -11,8 +11,11 @@ from numba import config, njit
 from numba.core import compiler, typed_passes, types, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_machinery import PassManager
+from numba.core.datamodel import models
 from numba.core.dispatcher import _FunctionCompiler
+from numba.core.imputils import lower_constant
 from numba.core.registry import CPUDispatcher
+from numba.extending import register_model
 
 
 class _Pipeline(compiler.CompilerBase):
@@ -75,6 +78,23 @@ def flags_of(part_compiler):
     return flags
 
 
+class PartType(types.Dispatcher):
+    """The Numba type of a part (or a formula) that is handed to another part. A plain dispatcher would become the
+    address of a Python object in the machine code, which cannot be cached on disk; this carries no data."""
+
+    def __init__(self, dispatcher, name):
+        super().__init__(dispatcher)
+        self.name = name
+
+
+register_model(PartType)(models.OpaqueModel)
+
+
+@lower_constant(PartType)
+def _no_data(context, builder, numba_type, value):
+    return context.get_dummy_value()
+
+
 class Part(CPUDispatcher):
     """A function that entries and other parts call like an `@njit` function; called from Python it is one."""
     compiler = PartCompiler
@@ -85,6 +105,10 @@ class Part(CPUDispatcher):
         self._compiler = self.compiler(py_func, self.targetdescr, self.targetoptions, {}, compiler.Compiler)
         self._compiler.disjoint, self._compiler.apart = disjoint, apart
         self._compiled = None
+
+    @functools.cached_property
+    def _numba_type_(self):
+        return PartType(self, f"Part({self.py_func.__module__}.{self.py_func.__qualname__})")
 
     def compile(self, sig):
         return super().compile(tuple(types.unliteral(a) for a in sig))
