@@ -1,11 +1,13 @@
 """The benchmarks time what they say they time."""
 import importlib
+import sys
 
 import numpy as np
 import pytest
 
 import engine
 from engine import Dense, Sequential
+from tools.bench import memory
 from tools.bench.__main__ import SUITES
 from tools.bench.ours import epoch_of
 
@@ -32,3 +34,14 @@ def test_a_timed_epoch_is_an_epoch_of_fit(blobs):
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_suite_has_what_the_command_calls(suite):
     assert callable(importlib.import_module(f"tools.bench.{suite}").run)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_peak_is_that_of_what_comes_after_it_was_forgotten():
+    before = np.ones(1 << 24, np.uint8)
+    del before
+    memory.forget_peak()
+    start = memory.resident("VmRSS")
+    np.ones(1 << 22)                         # 32 MiB, given back at once
+    assert 30 < memory.resident("VmHWM") - start < 40
+    assert memory.resident("VmRSS") - start < 10
