@@ -24,8 +24,12 @@ from engine.kernels.conv import cpu, cpu_weights, cuda
 from engine.kernels.conv.blocking import (
     NEAR,
     Blocking,
+    pays_lines,
+    pays_lines_weights,
     pays_narrow,
     pays_winograd,
+    plan_lines,
+    plan_lines_weights,
     plan_narrow,
     plan_product,
     plan_weights,
@@ -156,6 +160,8 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
     if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype):
         return cpu.WINOGRAD, *plan_winograd(output[0] * -(-output[1] // 4) * -(-output[2] // 4), channels, n, dtype,
                                             threads)
+    if not back and pays_lines(w[:2], geometry(a), channels, n, dtype):
+        return cpu.LINES, *plan_lines(w, geometry(a), image, output, dtype, threads)
     gather = not is_matrix(image, w[:2], output, a)
     tasks, work, numbers = plan_product(m, n, k, gather, back and a["stride"] != (1, 1), back, dtype, threads, groups)
     return cpu.PRODUCT, tasks, (Spec((0,), dtype), *work), numbers
@@ -203,6 +209,9 @@ def weight_gradient_arrange(inputs, outputs, attributes, threads):
         way = cpu.WINOGRAD
         tiles = dy[0] * -(-dy[1] // 4) * -(-dy[2] // 4)
         tasks, work, numbers = plan_winograd_weights(tiles, k, dy[3], dw.dtype, threads)
+    elif pays_lines_weights(dw.shape[:2], geometry(attributes), k, dy[3], dw.dtype):
+        way, (tasks, work, numbers) = cpu.LINES, plan_lines_weights(dw.shape, geometry(attributes), x, dy, dw.dtype,
+                                                                    threads)
     else:
         way = cpu.PRODUCT
         gather = not is_matrix(x, dw.shape[:2], dy, attributes) or x[3] * dw.dtype.itemsize > NEAR

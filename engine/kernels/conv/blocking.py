@@ -11,13 +11,15 @@ by weights has m rows (taps and channels) and k inner values (pixels).
     gather  1: patches are copied; 0: the image's rows are those of the product
     m_tasks how many tasks share the rows; the others share the columns
 """
+import math
 from typing import NamedTuple
 
 import numpy as np
 
+from engine.kernels.conv.lines import tall_rows
 from engine.kernels.conv.winograd import OUT, PLACES, SIDE, TAPS
 from engine.kernels.matmul.blocking import SERIAL_BELOW, ceil, least, near_equal, up
-from engine.kernels.matmul.tiles import TALL, WIDE
+from engine.kernels.matmul.tiles import WIDE
 from engine.kernels.op import Spec
 from engine.kernels.simd import ROWS, cache_bytes, lanes
 
@@ -27,6 +29,8 @@ FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and output
 FEWEST_SUMMED, MOST_SUMMED = 96, 384          # tiles of a block of a gradient: where its sums stay in L2, where not
 WIDEST = 8                                   # strips of a gradient's columns that are summed together
 NEAR = 256                                   # bytes from pixel to pixel up to which the image is read in place
+NEAR_LINE = 512                              # bytes from pixel to pixel up to which lines are read in place
+CHUNKS = 16                                  # of a gradient's lines, each with a sum of its own
 SLICE = 16                                   # panels of a gradient's rows that are gathered together
 
 
@@ -75,15 +79,11 @@ def plan_weights(m, n, k, gather, dtype, threads, groups=1):
     n_tasks = tasks if m < 2 * ROWS * tasks and strips >= tasks else 1
     m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
     mc = up(near_equal(ceil(m, m_tasks), SLICE * ROWS), ROWS)
-    if n < width and gather:                 # all rows of a task at once
-        mc = up(ceil(m, m_tasks), 4) + 4
     ns = min(ceil(strips, n_tasks), WIDEST)
     kc = near_equal(k, max(64, l2 * 5 // 8 // ((ns * width + mc) * size)))
     # the first panel that copies has to be a tall one
     pack = ceil(m, m_tasks) >= 5 * ROWS and mc >= 4 * ROWS and n >= 4 * width and kc >= ROWS
     values = WIDE * lanes(dtype) + (ns * kc * width + width * lanes(dtype)) * pack
-    if n < width and gather:
-        values += (mc + TALL) * n + 2 * width
     if gather:
         values += kc * distance(mc, dtype) + WIDE * lanes(dtype)
     tasks = m_tasks * n_tasks
@@ -124,6 +124,54 @@ def plan_narrow(images, k, output, padded, dtype, threads):
     block = near_equal(output, max(4 * ROWS, cache_bytes(2) // 8 // (k * dtype.itemsize)))
     values = 2 * WIDE * lanes(dtype) + padded + 2 * lanes(dtype) + block * k + 2 * lanes(dtype)
     return tasks, (Spec((0,), dtype), Spec((tasks * values,), dtype)), Blocking(1, block, 1, 0, 0, tasks)
+
+
+def plan_lines(w, numbers, x, y, dtype, threads):
+    """(tasks, Specs of the work arrays, numbers) of a convolution that reads lines: `mc` of the output at once."""
+    dtype, lines = np.dtype(dtype), y[0] * y[1]
+    tasks = least(tasks_for(math.prod(w) * lines * y[2], threads), lines)
+    block, values = lines_at_once(w, numbers, x, y, 0, dtype)
+    return (tasks, (Spec((0,), dtype), Spec((tasks * (values + WIDE * lanes(dtype)),), dtype)),
+            Blocking(1, block, 1, 0, 0, tasks))
+
+
+def plan_lines_weights(w, numbers, x, y, dtype, threads):
+    """(tasks, Specs of the work arrays, numbers) of a gradient by weights that reads lines: `kc` chunks of lines, which
+    depend on shapes only, and of each `mc` lines at once."""
+    dtype, (number, p, q, o), (r, s, c, _) = np.dtype(dtype), y, w
+    wanted = tasks_for(math.prod(w) * number * p * q, threads)
+    chunks = least(CHUNKS if math.prod(w) * number * p * q >= SERIAL_BELOW else 1, number * p)
+    block, values = lines_at_once(w, numbers, x, y, q * o, dtype)
+    tasks, rows = least(wanted, chunks), tall_rows(s * c)
+    values += WIDE * lanes(dtype) + rows
+    return (tasks, (Spec((chunks * r * rows * o + lanes(dtype),), dtype), Spec((tasks * values,), dtype)),
+            Blocking(chunks, block, 1, 0, 0, tasks))
+
+
+def lines_at_once(w, numbers, x, y, beside, dtype):
+    """(lines of the output whose lines of the image, and `beside` values each, stay in L2; values of the image's)"""
+    stride_h, stride_w, _, _, dilation_h, _, _ = numbers
+    line = ((y[2] - 1) * stride_w + w[1]) * x[3]
+    fit = (cache_bytes(2) * 3 // 8 // dtype.itemsize - (w[0] - 1) * dilation_h * line) // (stride_h * line + beside)
+    block = near_equal(y[1], max(1, fit))
+    return block, ((block - 1) * stride_h + (w[0] - 1) * dilation_h + 1) * line + 2 * lanes(dtype)
+
+
+def pays_lines(kernel, numbers, c, o, dtype):
+    """Whether a convolution reads lines where they lie: few channels, so that a panel's pixels are near each other, and
+    weights that stay in L2."""
+    _, stride_w, _, _, _, dilation_w, groups = numbers
+    size = np.dtype(dtype).itemsize
+    return (groups == dilation_w == 1 and kernel != (1, 1) and stride_w * c * size <= NEAR_LINE
+            and math.prod(kernel) * c * o * size <= cache_bytes(2) // 4)
+
+
+def pays_lines_weights(kernel, numbers, c, o, dtype):
+    """The same of a gradient by weights."""
+    _, stride_w, _, _, _, dilation_w, groups = numbers
+    size = np.dtype(dtype).itemsize
+    return (groups == dilation_w == 1 and kernel != (1, 1) and stride_w * c * size <= NEAR_LINE
+            and math.prod(kernel) * c * o * size <= cache_bytes(2) // 4)
 
 
 def pays_narrow(kernel, numbers, c, o, dtype):

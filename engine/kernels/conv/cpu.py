@@ -15,6 +15,7 @@ Groups are products beside each other. Sums run over k in order, in one chain of
 bits do not depend on blocking, tasks or threads.
 """
 from engine.kernels.conv.depthwise import depthwise, depthwise_input_gradient
+from engine.kernels.conv.lines import by_lines
 from engine.kernels.conv.narrow import add_up, transposed_weights
 from engine.kernels.conv.patches import patches
 from engine.kernels.conv.winograd import convolve_tiles, weight_tiles
@@ -32,7 +33,7 @@ from engine.kernels.matmul.tiles import (
 from engine.kernels.simd import lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import span
 
-PRODUCT, DEPTHWISE, WINOGRAD, NARROW = 0, 1, 2, 3        # the ways of a convolution
+PRODUCT, DEPTHWISE, WINOGRAD, NARROW, LINES = 0, 1, 2, 3, 4         # the ways of a convolution
 TURN = 64                                    # channels whose weights are turned together
 
 
@@ -123,7 +124,7 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, f, scatte
             before, before_row, before_col = c, ldc, 1
             if q == 0:
                 before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
-            block_of_tiles(rows, n, steps, (a, a_row, 1, 0), (b + p * ldb, ldb, b_step), (c, ldc),
+            block_of_tiles(rows, n, steps, (a, a_row, 1, 0, 1, 0), (b + p * ldb, ldb, b_step), (c, ldc),
                            (before, before_row, before_col), f, last, ns, work + q * strips * b_strip, b_strip,
                            pack if i == first else 2 * pack)
         if scattered:
@@ -160,6 +161,20 @@ def by_tiles(x, k, n, y, pad, u, start, f, own, mc, task, tasks):
 
 
 @part
+def forth(x, w, geometry, y, u, start, f, own, numbers, task, tasks):
+    """A task's part of y = f(start + conv(x, w)), in any way."""
+    kc, mc, ns, pack, gather, m_tasks, way = numbers
+    if way == DEPTHWISE:
+        depthwise(x, w, geometry, y, start, f, task, tasks)
+    elif way == WINOGRAD:
+        by_tiles(x, w.shape[2], w.shape[3], y, (geometry[2], geometry[3]), u, start, f, own, mc, task, tasks)
+    elif way == LINES:
+        by_lines(x, w, geometry, y, start, f, own, mc, task, tasks)
+    else:
+        forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+
+
+@part
 def conv2d_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks, way,
                    task, tasks):
     """First phase: the weights' tiles."""
@@ -171,15 +186,9 @@ def conv2d_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work,
 def conv2d_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks, way,
                   task, tasks):
     """y = f(conv(x, w) + bias)"""
-    geometry = (sh, sw, top, left, dh, dw, groups)
-    start = (pointer(bias), 0, 1)
     own = pointer(work) + work.shape[0] // tasks * task
-    if way == DEPTHWISE:
-        depthwise(x, w, geometry, y, start, f, task, tasks)
-    elif way == WINOGRAD:
-        by_tiles(x, w.shape[2], w.shape[3], y, (top, left), u, start, f, own, mc, task, tasks)
-    else:
-        forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, (pointer(bias), 0, 1), f, own,
+          (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
 
 @part
@@ -194,15 +203,9 @@ def plain_weights(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, n
 def plain_kernel(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns, pack, gather, m_tasks, way, task,
                  tasks):
     """y = conv(x, w)"""
-    geometry = (sh, sw, top, left, dh, dw, groups)
     own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(y))
-    start = zeros(own, lanes)
-    if way == DEPTHWISE:
-        depthwise(x, w, geometry, y, start, None, task, tasks)
-    elif way == WINOGRAD:
-        by_tiles(x, w.shape[2], w.shape[3], y, (top, left), u, start, None, own, mc, task, tasks)
-    else:
-        forward(x, w, geometry, y, start, None, own + WIDE * lanes, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, zeros(own, lanes), None, own + WIDE * lanes,
+          (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
 
 # ---------------------------------------------------------------------------------------------- gradient by the input

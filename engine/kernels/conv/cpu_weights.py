@@ -1,52 +1,14 @@
 """The gradient by the weights on the CPU: dw (r s c, o) = patches (pixels, r s c).T dy (pixels, o), a block of pixels
 at a time; the text of `cpu.py` says how patches, groups and sums are handled."""
-from engine.kernels.conv.cpu import DEPTHWISE, WINOGRAD, block_of_tiles, distance
+from engine.kernels.conv.cpu import DEPTHWISE, LINES, WINOGRAD, block_of_tiles, distance
 from engine.kernels.conv.depthwise import depthwise_weight_gradient
+from engine.kernels.conv.lines import add_chunks, sums_of_chunks
 from engine.kernels.conv.patches import patches
-from engine.kernels.conv.winograd import greater, sum_tiles, weights_of_sums
+from engine.kernels.conv.winograd import sum_tiles, weights_of_sums
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
-from engine.kernels.matmul.tiles import AHEAD, TALL, WIDE, least, padded, tiles
-from engine.kernels.simd import ROWS, by_rows, lanes_of, part, pointer
+from engine.kernels.matmul.tiles import WIDE, least
+from engine.kernels.simd import lanes_of, part, pointer
 from engine.kernels.split import span
-
-
-@part
-def tall_strip(rows, cols, steps, left, right, out, start):
-    """As `narrow_strip`, of tall tiles only: rows are a multiple of 4, from TALL on."""
-    a, a_row, a_col = left
-    b, ldb = right
-    c, ldc = out
-    before, before_row, before_col = start
-    i = 0
-    while i < rows:
-        height = ROWS if rows - i == ROWS or rows - i >= ROWS + TALL else TALL
-        by_rows(tiles, height, TALL, ROWS, (1, 1, steps, cols, (a + i * a_row, a_row, a_col), (b, ldb, 0),
-                                            (c + i * ldc, ldc), (before + i * before_row, before_row, before_col),
-                                            (b + AHEAD * ldb, ldb, 0), None, 0))
-        i += height
-
-
-@part
-def narrow_weights(k0, rows, columns, pixels, image, window, grid, right, out, work, zero, kc):
-    """As `weights_of_group` for few columns: tiles of one vector, which are slow when they are low, so rows are filled
-    up with what lies behind them and sums kept aside."""
-    dy, ldb = right
-    dw, ldc = out
-    lanes = lanes_of(dy)
-    ld, most = distance(rows, lanes), greater(TALL, padded(rows, 4))
-    sums, held = work, work + (padded(most * columns, lanes) + lanes)
-    for i in range(0, pixels, kc):
-        steps = least(kc, pixels - i)
-        patches(image, window, grid, i, steps, k0, rows, held, ld)
-        for j in range(0, columns, lanes):
-            before, before_row, before_col = sums + j, columns, 1
-            if i == 0:
-                before, before_row, before_col = zero
-            tall_strip(most, least(lanes, columns - j), steps, (held, 1, ld), (dy + (i * ldb + j), ldb),
-                       (sums + j, columns), (before, before_row, before_col))
-    for row in range(rows):
-        for j in range(columns):
-            dw[(k0 + row) * ldc + j] = sums[row * columns + j] if pixels > 0 else zero[0][0]
 
 
 @part
@@ -69,8 +31,9 @@ def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out,
             before, before_row, before_col = dw + k * ldc, ldc, 1
             if i == 0:
                 before, before_row, before_col = zero
-            block_of_tiles(count, columns, steps, (a, 1, a_col, 0), (dy + i * ldb, ldb, 2 * lanes), (dw + k * ldc, ldc),
-                           (before, before_row, before_col), None, 0, ns, work, b_strip, pack if k == k0 else 2 * pack)
+            block_of_tiles(count, columns, steps, (a, 1, a_col, 0, 1, 0), (dy + i * ldb, ldb, 2 * lanes),
+                           (dw + k * ldc, ldc), (before, before_row, before_col), None, 0, ns, work, b_strip,
+                           pack if k == k0 else 2 * pack)
         i += kc
 
 
@@ -99,6 +62,10 @@ def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, s
     if way == WINOGRAD:
         sums_by_tiles(x, dy, (top, left), sums, own, mc, m_tasks, task, tasks)
         return
+    if way == LINES:
+        sums_of_chunks(x, dy, dweights.shape, geometry, pointer(sums), zeros(own, lanes), own + WIDE * lanes, kc, mc,
+                       task, tasks)
+        return
     _, h, width, c = x.shape
     number, p, q, o = dy.shape
     r, s, channels, _ = dweights.shape
@@ -107,11 +74,6 @@ def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, s
     together = s if dw == 1 and groups == 1 else 1
     window = (s, channels, together, sh, sw, top, left, dh, dw)
     for group in range(groups):
-        if gather and columns < 2 * lanes:
-            at = group * n + j
-            narrow_weights(i, rows, columns, number * p * q, (pointer(x) + group * channels, h, width, c), window,
-                           (p, q), (pointer(dy) + at, o), (pointer(dweights) + at, o), own + WIDE * lanes, zero, kc)
-            continue
         for first in range(0, columns, ns * 2 * lanes):
             at = group * n + j + first
             weights_of_group(i, rows, least(ns * 2 * lanes, columns - first), number * p * q,
@@ -122,9 +84,11 @@ def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, s
 @part
 def weight_gradient_finish(x, dy, sh, sw, top, left, dh, dw, groups, dweights, sums, work, kc, mc, ns, pack, gather,
                            m_tasks, way, task, tasks):
-    """Second phase: dw from the sums over tiles."""
+    """Second phase: dw from the sums over tiles or over chunks."""
     if way == WINOGRAD:
         weights_of_sums(pointer(sums), x.shape[3], dy.shape[3], pointer(dweights), task, tasks)
+    elif way == LINES:
+        add_chunks(pointer(sums), dweights.shape, kc, pointer(dweights), task, tasks)
 
 
 WEIGHT_GRADIENT_PHASES = weight_gradient_kernel, weight_gradient_finish

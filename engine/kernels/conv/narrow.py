@@ -66,7 +66,7 @@ def add_up(first, images, dy, kernel, geometry, turned, dx, start, f, zero, work
         zero_values(work, high * wide * c)
         for i in range(0, p * q, block):
             count = least(block, p * q - i)
-            at_place(count, k, o, (y + (image * p * q + i) * o, o, 1, 0), (turned, k), (columns, k), zero)
+            at_place(count, k, o, (y + (image * p * q + i) * o, o, 1), (turned, k), (columns, k), zero)
             add_runs(columns, count, q, i % q, k, r, s * c, work + i // q * stride_h * wide * c, stride_h * wide * c,
                      stride_w * c, dilation_h * wide * c)
         take_inside(work, high, wide, top, left, start, f, out + image * h * w * c, h, w, c)

@@ -186,14 +186,15 @@ def output_tiles(first, count, n, m, ld, apart, start, f, place, grid, held):
 @part
 def at_place(rows, n, steps, left, right, out, start):
     """One of the 36 products: a block of rows times all n columns."""
+    a, a_row, a_col = left
     b, ldb = right
     c, ldc = out
-    lanes = lanes_of(c)
+    lanes, at = lanes_of(c), (a, a_row, a_col, 0, 1, 0)
     full = n // (2 * lanes)
     if full > 0:
-        full_strips(rows, full, steps, left, (b, ldb, 2 * lanes), out, start, AHEAD * ldb, c, 0)
+        full_strips(rows, full, steps, at, (b, ldb, 2 * lanes), out, start, AHEAD * ldb, c, 0)
     for j in range(full * 2 * lanes, n, lanes):
-        narrow_strip(rows, least(lanes, n - j), steps, left, (b + j, ldb, 0), (c + j, ldc),
+        narrow_strip(rows, least(lanes, n - j), steps, at, (b + j, ldb, 0), (c + j, ldc),
                      (start[0] + j * start[2], start[1], start[2]))
 
 
@@ -210,7 +211,7 @@ def convolve_tiles(first, tiles, n, columns, image, grid, pad, weights, place, s
         count = least(block, first + tiles - i)
         image_tiles(image, k, grid, pad, SIDE, (0, SIDE), i, count, v, ld, apart, edge, held)
         for at in range(PLACES):
-            at_place(count, columns, k, (v + at * apart, ld, 1, 0), (weights + at * k * n, n), (m + at * apart_m, ldm),
+            at_place(count, columns, k, (v + at * apart, ld, 1), (weights + at * k * n, n), (m + at * apart_m, ldm),
                      zero)
         output_tiles(i, count, columns, m, ldm, apart_m, start, f, place, grid, held)
 
@@ -253,7 +254,7 @@ def sum_tiles(x, channels, dy, tiles, lines, pad, sums, row, ldp, zero, work, bl
             start, start_row, start_col = out, n, 1
             if i == 0:
                 start, start_row, start_col = zero
-            at_place(channels, n, count, (v + at * apart, 1, ld, 0), (z + at * apart_z, ldz), (out, n),
+            at_place(channels, n, count, (v + at * apart, 1, ld), (z + at * apart_z, ldz), (out, n),
                      (start, start_row, start_col))
 
 

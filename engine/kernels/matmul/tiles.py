@@ -11,6 +11,9 @@ sets; B when it is transposed (in registers, before), or large and used by many 
 stores what it reads). Sums run over k in order, in one chain of multiply-adds for each value of C, so the bits do not
 depend on blocking, packing, tasks or threads.
 
+A's row may lie in `lines` stretches of kc values each, `a_line` apart (a convolution's taps in an image); mostly it is
+one.
+
 An operand is a tuple: a pointer, then distances in elements. `f` and `slope` are formulas or None.
 """
 from engine.kernels.simd import (
@@ -68,7 +71,7 @@ def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, copy, 
     """A panel of `rows` rows of A times strips of B: c = start + a[:, :kc] @ b[:kc], one tile after the other.
     `cols`, if not None, is the number of columns in a narrow tile (a masked load takes a turn of the multiply-adds);
     `copy`, if not None, is where to pack B. What stands behind `is not None` of a None, Numba drops."""
-    a, a_row, a_col = left                   # distances from row to row, along k
+    a, a_row, a_col, lines, a_line = left    # distances from row to row, along k; stretches of k
     b, ldb, b_strip = right
     c, ldc = out
     ahead, ahead_row, ahead_strip = soon     # what each step asks the memory for
@@ -76,14 +79,16 @@ def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, copy, 
     width = vectors * lanes_of(c)
     for s in range(strips):
         acc = tile_load(tile(rows, vectors, c), before, before_row, cols)
-        if kc > SHORT:
+        if lines * kc > SHORT:
             prefetch(acc, c + width, ldc, rows)
-        for k in range(kc):
-            prefetch(acc, ahead + k * ahead_row, 0, 1)
-            row = tile_load(tile(1, vectors, c), b + k * ldb, 0, cols)
-            if copy is not None:
-                tile_store(row, copy + (s * copy_strip + k * width), 0)
-            acc = outer_fma(acc, a + k * a_col, a_row, row)
+        for line in range(lines):
+            at, first = a + line * a_line, line * kc
+            for k in range(kc):
+                prefetch(acc, ahead + (first + k) * ahead_row, 0, 1)
+                row = tile_load(tile(1, vectors, c), b + (first + k) * ldb, 0, cols)
+                if copy is not None:
+                    tile_store(row, copy + (s * copy_strip + (first + k) * width), 0)
+                acc = outer_fma(acc, at + k * a_col, a_row, row)
         tile_store(acc, c, ldc, cols)
         b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
 
@@ -92,13 +97,13 @@ def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, copy, 
 def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed_strip):
     """A block of A times full strips of B. With `packed_strip` > 0 the first panel packs B on its way, for the others;
     a single row reads strips of WIDE vectors."""
-    a, a_row, a_col, a_panel = left
+    a, a_row, a_col, a_panel, lines, a_line = left
     b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
-    width, i, short = 2 * lanes_of(c), 0, is_short(kc, strips)
+    width, i, short = 2 * lanes_of(c), 0, is_short(lines * kc, strips)
     # hardly more than stores: whole rows, as the memory likes them (only a panel of ROWS rows can pack)
-    outer = kc <= OUTER and strips >= 4 * WIDE // 2 and packed_strip == 0
+    outer = lines * kc <= OUTER and strips >= 4 * WIDE // 2 and packed_strip == 0
     if short:
         announce(least(ROWS, rows), strips * width, c, ldc)
     # of C, the next panel; where that falls on the same cache sets as this one, two tiles further
@@ -108,7 +113,7 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed
         if outer:
             height, panels = 1, rows
         for _ in range(panels):
-            at, of, to, done = (a, a_row, a_col), (b, ldb, b_strip), (c + i * ldc, ldc), 0
+            at, of, to, done = (a, a_row, a_col, lines, a_line), (b, ldb, b_strip), (c + i * ldc, ldc), 0
             since, soon = (before + i * before_row, before_row, before_col), (b + ahead, ldb, b_strip)
             if short:
                 soon = c + (i * ldc + coming), ldc, width
@@ -132,7 +137,7 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed
 @unit
 def narrow_strip(rows, cols, kc, left, right, out, start):
     """A block of A times `cols` columns of B, at most one vector; low panels as single rows, to compile less."""
-    a, a_row, a_col, a_panel = left
+    a, a_row, a_col, a_panel, lines, a_line = left
     c, ldc = out
     before, before_row, before_col = start
     soon, i = (right[0] + AHEAD * right[1], right[1], 0), 0
@@ -140,11 +145,12 @@ def narrow_strip(rows, cols, kc, left, right, out, start):
         height, panels = next_panels(rows - i)
         for _ in range(panels):
             if height >= TALL:
-                by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, (a, a_row, a_col), right, (c + i * ldc, ldc),
+                by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, (a, a_row, a_col, lines, a_line), right,
+                                                    (c + i * ldc, ldc),
                                                     (before + i * before_row, before_row, before_col), soon, None, 0))
             else:
                 for r in range(height):
-                    at, to = (a + r * a_row, a_row, a_col), (c + (i + r) * ldc, ldc)
+                    at, to = (a + r * a_row, a_row, a_col, lines, a_line), (c + (i + r) * ldc, ldc)
                     since = before + (i + r) * before_row, before_row, before_col
                     by_rows(tiles, 1, 1, 1, (1, 1, kc, cols, at, right, to, since, soon, None, 0))
             a += a_panel if a_panel > 0 else height * a_row
@@ -202,12 +208,12 @@ def blocks(m, n, k, left, right, out, start, done, work, kc, mc, ns, pack_a, pac
         for q in range(k_blocks):
             p, last = q * kc, q == k_blocks - 1
             steps = least(kc, k - p)
-            at = (a + (i * a_row + p * a_col), a_row, a_col, 0)
+            at = (a + (i * a_row + p * a_col), a_row, a_col, 0, 1, 0)
             if pack_a:
                 pack_panels(rows, steps, at[0], a_row, a_col, packed_a, a_size)
-                at = (packed_a, padded(kc, lanes) + lanes, 1, a_size)
+                at = (packed_a, padded(kc, lanes) + lanes, 1, a_size, 1, 0)
                 if a_col != 1:
-                    at = (packed_a, 1, padded(ROWS, lanes), a_size)
+                    at = (packed_a, 1, padded(ROWS, lanes), a_size, 1, 0)
             before, before_row, before_col = c + i * ldc, ldc, 1
             if q == 0:
                 before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
