@@ -162,3 +162,24 @@ def test_printed_graph_and_plan_say_what_runs():
     assert "2 calls" in str(plan) and "(100) -> (100)" in str(plan)
     plan.profile_run(3)
     assert "GFLOP/s" in str(plan) and "% of peak" in str(plan)
+
+
+def test_a_profile_changes_nothing_and_sees_the_numbers_of_a_run():
+    """Calls in place are repeated on what they were given; a counter is not ahead; weights are what they were."""
+    g, size = Graph(), 4
+    data, order = g.feed("data", (size, 3), "float64"), g.feed("order", (size,), "int64")
+    position = g.state("position", (1,), "int64")
+    x = g.add("take_batch", data, order, position, size=size)
+    total = g.state("total", (), "float64")
+    y = g.add("scale", g.add("scale", x, factor=1e-9), factor=1e-9)          # in place: again and again it would be 0
+    g.outputs["y"] = g.add("scale", y, factor=1e18)
+    g.add("accumulate", total, g.add("sum", y), weight=1.0)
+    g.add("advance", position)
+    plan = Plan(g, targets.cpu)
+    given = RNG.standard_normal((size, 3))
+    plan.feed("data", given)
+    plan.feed("order", np.arange(size)[::-1].copy())
+    for rounds in (1, 3):
+        plan.profile_run(rounds)
+        np.testing.assert_allclose(plan.fetch("y"), given[::-1], rtol=1e-12)
+        assert plan.fetch("position")[0] == 0 and plan.fetch("total") == 0

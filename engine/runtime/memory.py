@@ -14,10 +14,10 @@ class Place(NamedTuple):
     offset: int
 
 
-def aliases(graph):
+def aliases(graph, fixed=0):
     """Value -> Place for values that live inside another value: parts, in-place updates, views, in-place maps."""
     places = {}
-    last = _last_uses(graph)
+    last = _last_uses(graph, fixed)
     kept = graph.kept()
     for value, (inside, offset) in graph.parts.items():
         places[value] = Place(inside, offset * value.dtype.itemsize)
@@ -49,20 +49,22 @@ def aliases(graph):
     return places
 
 
-def _last_uses(graph):
-    last = {}
+def _last_uses(graph, fixed):
+    """Value -> position of its last use. What the first `fixed` nodes give the others is used for ever: they run once,
+    the others again and again."""
+    last, kept = {}, {value for node in graph.nodes[:fixed] for value in node.outputs}
     for position, node in enumerate(graph.nodes):
         for value in node.inputs:
-            last[value] = position
+            last[value] = len(graph.nodes) if position >= fixed and value in kept else position
     for value in graph.outputs.values():
         last[value] = len(graph.nodes)
     return last
 
 
-def lifetimes(graph, places):
+def lifetimes(graph, places, fixed=0):
     """root Value -> (first, last) position of use, for computed values that own memory."""
     spans = {}
-    last = _last_uses(graph)
+    last = _last_uses(graph, fixed)
     for position, node in enumerate(graph.nodes):
         for value in (*node.inputs, *node.outputs):
             root = places.get(value, Place(value, 0)).root

@@ -14,30 +14,34 @@ from engine.errors import EngineError, ShapeError, unknown
 from engine.kernels.program import Program
 from engine.progress import compiling
 from engine.runtime import memory, profile
+from engine.runtime.fixed import fixed_first, updated
 from engine.transfers import Conveyor
 
 
 class Plan:
     """graph: what to compute; target: where; bound: name -> array on that target for parameters, state and feeds
-    (those not bound are allocated here, zeroed)."""
+    (those not bound are allocated here, zeroed); version: the `Version` of the parameters, if somebody keeps count:
+    then what depends on them alone is computed when they have changed, else in every run."""
 
-    def __init__(self, graph, target, bound=None):
-        self.graph, self.target = graph, target
+    def __init__(self, graph, target, bound=None, version=None):
+        self.target, self._version, self._prepared = target, version, None
+        self.graph, self._fixed = (graph, 0) if version is None else fixed_first(graph)
+        self._changes = version is not None and any(v.kind == "parameter" for v in updated(graph))
         self.profile = None
         self._lock = threading.Lock()
-        self._places = memory.aliases(graph)
+        self._places = memory.aliases(self.graph, self._fixed)
         self._own = dict(bound or {})        # name -> array of values that live outside the arena
         self._reserve()
         self._arrays = {value: self._array(value) for value in graph.values.values() if self._used(value)}
         self._bind()
 
     def _used(self, value):
-        return value.kind != "computed" or self._places.get(value, memory.Place(value, 0)).root in self._offsets \
-            or self._places.get(value, memory.Place(value, 0)).root.kind != "computed"
+        root = self.root(value)
+        return value.kind != "computed" or root in self._offsets or root.kind != "computed"
 
     def _reserve(self):
         """Plans the arena and allocates it together with all that was not given."""
-        spans = memory.lifetimes(self.graph, self._places)
+        spans = memory.lifetimes(self.graph, self._places, self._fixed)
         self._offsets, self.arena_bytes = memory.pack(spans, {v: v.spec.nbytes for v in spans})
         self._arena = self.target.empty(self.arena_bytes)
         self._reserve_feeds()
@@ -79,17 +83,18 @@ class Plan:
         return flat[first:first + value.size].reshape(value.shape)
 
     def _bind(self):
-        self.program = Program(self.target)
+        self.preparation, self.program = Program(self.target), Program(self.target)
         self._scratch = {}
-        self._nodes = []                     # the node of each call
-        for node in self.graph.nodes:
+        self._nodes = []                     # the node of each call, of both programs
+        for number, node in enumerate(self.graph.nodes):
             inputs = [self._arrays[v] for v in node.inputs]
             outputs = [self._arrays[v] for v in node.outputs]
             if node.op.views and node.outputs[0] not in self.graph.parts:
                 continue
-            before = len(self.program.calls)
-            self.program.add(node.op, inputs, outputs, node.attributes, self._work)
-            self._nodes += [node] * (len(self.program.calls) - before)
+            program = self.preparation if number < self._fixed else self.program
+            before = len(program.calls)
+            program.add(node.op, inputs, outputs, node.attributes, self._work)
+            self._nodes += [node] * (len(program.calls) - before)
         compiling.finish()
 
     def _work(self, specs):
@@ -143,7 +148,25 @@ class Plan:
         """Fills the given feeds and works through the program `rounds` times (an epoch is many rounds of one step)."""
         with self._lock:
             self._feed(feeds)
+            self.prepare()
             self.program.run(rounds)
+            if self._changes:
+                self._version.changed()
+
+    def prepare(self):
+        """Computes what depends on the weights alone, if they have changed since."""
+        if self._fixed and self._prepared != self._version.count:
+            self._prepared = self._version.count
+            self.preparation.run()
+
+    def root(self, value):
+        """The value that owns a value's memory."""
+        return self._places.get(value, memory.Place(value, 0)).root
+
+    @property
+    def calls(self):
+        """(node, call) of what is prepared, and then of every run."""
+        return list(zip(self._nodes, (*self.preparation.calls, *self.program.calls), strict=True))
 
     def profile_run(self, rounds=50):
         """Times every call (see `engine.runtime.profile`); `print(plan)` then shows times and shares of the peak."""
