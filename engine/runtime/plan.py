@@ -6,16 +6,20 @@
     print(plan)                              # a readable program, one line a call
 """
 import threading
+from functools import partial
 
 import numpy as np
 
 from engine import target as targets
 from engine.errors import EngineError, ShapeError, unknown
+from engine.kernels.entry import threads
 from engine.kernels.program import Program
 from engine.progress import compiling
 from engine.runtime import memory, profile
 from engine.runtime.fixed import fixed_first, updated
 from engine.transfers import Conveyor
+
+HOT = 1 << 22                                # bytes: scratch of calls that need no more is one place, which stays cached
 
 
 class Plan:
@@ -42,8 +46,15 @@ class Plan:
     def _reserve(self):
         """Plans the arena and allocates it together with all that was not given."""
         spans = memory.lifetimes(self.graph, self._places, self._fixed)
-        self._offsets, self.arena_bytes = memory.pack(spans, {v: v.spec.nbytes for v in spans})
-        self._arena = self.target.empty(self.arena_bytes)
+        sizes, hot = {v: v.spec.nbytes for v in spans}, 0
+        for number, node in enumerate(self.graph.nodes):
+            needed = self._scratch_of(node)
+            if needed > HOT:
+                spans[number], sizes[number] = (number, number), needed
+            else:
+                hot = max(hot, needed)
+        self._offsets, self.arena_bytes = memory.pack(spans, sizes)
+        self._arena, self._hot = self.target.empty(self.arena_bytes), self.target.empty(hot)
         self._reserve_feeds()
         for value in self.graph.values.values():
             if value.kind == "constant":
@@ -84,7 +95,6 @@ class Plan:
 
     def _bind(self):
         self.preparation, self.program = Program(self.target), Program(self.target)
-        self._scratch = {}
         self._nodes = []                     # the node of each call, of both programs
         for number, node in enumerate(self.graph.nodes):
             inputs = [self._arrays[v] for v in node.inputs]
@@ -93,24 +103,32 @@ class Plan:
                 continue
             program = self.preparation if number < self._fixed else self.program
             before = len(program.calls)
-            program.add(node.op, inputs, outputs, node.attributes, self._work)
+            program.add(node.op, inputs, outputs, node.attributes, partial(self._work, number))
             self._nodes += [node] * (len(program.calls) - before)
         compiling.finish()
 
-    def _work(self, specs):
-        """Scratch arrays: calls run one after another, so all share the same memory."""
+    def _scratch_of(self, node):
+        """Bytes of scratch that a node's call needs."""
+        if all(v.size == 0 for v in node.outputs):
+            return 0
+        made = node.op.arrange([v.spec for v in node.inputs], [v.spec for v in node.outputs], node.attributes,
+                               threads.get())
+        return sum(memory.rounded(s.nbytes) for s in (made.work if self.target is targets.cpu else made.gpu_work))
+
+    def _work(self, number, specs):
+        """Scratch arrays of a node's call, side by side: much of it has a place in the arena for just that time, of
+        little all calls share the same."""
+        memory_of, at = (self._arena, self._offsets[number]) if number in self._offsets else (self._hot, 0)
         arrays = []
-        for place, needed in enumerate(specs):
-            held = self._scratch.get(place)
-            if held is None or held.nbytes < needed.nbytes:
-                self._scratch[place] = held = self.target.empty(needed.nbytes)
-            arrays.append(self.target.part(held, 0, needed.shape, needed.dtype))
+        for needed in specs:
+            arrays.append(self.target.part(memory_of, at, needed.shape, needed.dtype))
+            at += memory.rounded(needed.nbytes)
         return arrays
 
     @property
     def bytes(self):
         """Bytes that the plan allocated for computed values and scratch."""
-        return self.arena_bytes + sum(a.nbytes for a in self._scratch.values())
+        return self.arena_bytes + self._hot.nbytes
 
     def array(self, name):
         """The array, on the target, of a feed, parameter, state or output."""
