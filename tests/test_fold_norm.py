@@ -93,6 +93,24 @@ def test_a_change_of_the_weights_is_seen(way):
     assert (np.abs(after - before).max() < 1e-5) == (way in ("gradients", "evaluate", "profile"))
 
 
+def test_convolutions_keep_what_they_make_of_the_weights():
+    """By Winograd's method, which would not pay for so few tiles if the weights were transformed in every call."""
+    engine.seed(5)
+    model = Sequential([Conv2D(16, 3, padding="same", use_bias=False), Conv2D(48, 3, padding="same"), ReLU()],
+                       target="cpu")
+    x = RNG.standard_normal((1, 13, 14, 16)).astype(np.float32)
+    model.build(x.shape[1:])
+    for factor in (1.0, 1.5):
+        model.set_weights([factor * RNG.standard_normal(w.shape) for w in model.get_weights()])
+        want = unfused(model, x)[0]
+        for _ in range(3):
+            np.testing.assert_allclose(model.predict(x), want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+    plan = model._plan(("predict", 1), None)
+    assert [node.op.name for node, _ in plan.calls] == ["conv2d_plain", "conv2d"] * 2
+    assert str(plan).count("once") == 2 and str(plan).count("kept=True") == 4
+    assert plan.arena_bytes >= 36 * 16 * (16 + 48) * 4
+
+
 def test_a_loaded_model_and_an_evaluation_use_the_weights_that_are_there(tmp_path):
     model = network()
     model.predict(X)

@@ -3,6 +3,8 @@
 On the CPU it is data, a table that one compiled loop works through (`engine/kernels/entry.py`); on the GPU, and with
 NUMBA_DISABLE_JIT=1, it is a list of calls.
 """
+from copy import copy
+
 import numpy as np
 from numba import config
 
@@ -23,6 +25,13 @@ class Call:
         self.scratch = []                    # kept alive: the kernels know only its address
         self.rows = []                       # CPU: (entry, block) of each phase
         self.functions = []                  # otherwise: what to call
+
+    def split(self, phases):
+        """A call of its first phases, which are then no longer its own."""
+        first = copy(self)
+        first.rows, self.rows = self.rows[:phases], self.rows[phases:]
+        first.functions, self.functions = self.functions[:phases], self.functions[phases:]
+        return first
 
     @property
     def cost(self):

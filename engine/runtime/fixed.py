@@ -1,4 +1,5 @@
 """What of a graph depends on weights alone: computed when they have changed, not in every run."""
+from dataclasses import replace
 
 
 class Version:
@@ -30,7 +31,8 @@ def _roots(graph):
 
 def fixed_first(graph):
     """(the graph with nodes of fixed values in front, how many they are): those that take parameters and constants, or
-    what such nodes give, of which the graph itself updates none."""
+    what such nodes give, of which the graph itself updates none. Others that can keep what they make of fixed weights
+    are told so (`Op.keeps`)."""
     root, changed = _roots(graph), updated(graph)
     fixed = {value for value in graph.values.values()
              if value.kind in ("parameter", "constant") and root.get(value, value) not in changed}
@@ -38,6 +40,8 @@ def fixed_first(graph):
     for node in graph.nodes:
         alone = (node.inputs and all(v in fixed for v in node.inputs) and not node.op.updates
                  and not any(v in graph.parts for v in node.outputs))
+        if not alone and "kept" in node.op.attributes and node.inputs[1] in fixed:
+            node = replace(node, attributes={**node.attributes, "kept": True})
         (first if alone else rest).append(node)
         fixed.update(node.outputs if alone else ())
     return graph.with_nodes((*first, *rest)), len(first)

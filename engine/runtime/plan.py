@@ -48,7 +48,10 @@ class Plan:
         spans = memory.lifetimes(self.graph, self._places, self._fixed)
         sizes, hot = {v: v.spec.nbytes for v in spans}, 0
         for number, node in enumerate(self.graph.nodes):
-            needed = self._scratch_of(node)
+            work = self._work_of(node)
+            for place, kept in enumerate(work[:self._keeps(node)[1]]):
+                spans[number, place], sizes[number, place] = (0, len(self.graph.nodes)), kept.nbytes
+            needed = sum(memory.rounded(s.nbytes) for s in work[self._keeps(node)[1]:])
             if needed > HOT:
                 spans[number], sizes[number] = (number, number), needed
             else:
@@ -95,7 +98,7 @@ class Plan:
 
     def _bind(self):
         self.preparation, self.program = Program(self.target), Program(self.target)
-        self._nodes = []                     # the node of each call, of both programs
+        self._nodes = {self.preparation: [], self.program: []}       # the node of each call
         for number, node in enumerate(self.graph.nodes):
             inputs = [self._arrays[v] for v in node.inputs]
             outputs = [self._arrays[v] for v in node.outputs]
@@ -103,26 +106,38 @@ class Plan:
                 continue
             program = self.preparation if number < self._fixed else self.program
             before = len(program.calls)
-            program.add(node.op, inputs, outputs, node.attributes, partial(self._work, number))
-            self._nodes += [node] * (len(program.calls) - before)
+            call = program.add(node.op, inputs, outputs, node.attributes, partial(self._work, number))
+            self._nodes[program] += [node] * (len(program.calls) - before)
+            phases, _ = self._keeps(node)
+            if phases and len(program.calls) > before:
+                self.preparation.calls.append(call.split(phases))
+                self._nodes[self.preparation].append(node)
         compiling.finish()
 
-    def _scratch_of(self, node):
-        """Bytes of scratch that a node's call needs."""
+    def _keeps(self, node):
+        """How many phases of a node's kernels this plan runs only once, and how many work arrays it keeps for that."""
+        return node.op.keeps if node.attributes.get("kept") and self.target is targets.cpu else (0, 0)
+
+    def _work_of(self, node):
+        """Specs of the work arrays of a node's call."""
         if all(v.size == 0 for v in node.outputs):
-            return 0
+            return ()
         made = node.op.arrange([v.spec for v in node.inputs], [v.spec for v in node.outputs], node.attributes,
                                threads.get())
-        return sum(memory.rounded(s.nbytes) for s in (made.work if self.target is targets.cpu else made.gpu_work))
+        return made.work if self.target is targets.cpu else made.gpu_work
 
     def _work(self, number, specs):
-        """Scratch arrays of a node's call, side by side: much of it has a place in the arena for just that time, of
-        little all calls share the same."""
+        """Work arrays of a node's call. Those it keeps have places of their own; scratch stands side by side: much of
+        it has a place in the arena for just that time, of little all calls share the same."""
         memory_of, at = (self._arena, self._offsets[number]) if number in self._offsets else (self._hot, 0)
         arrays = []
-        for needed in specs:
-            arrays.append(self.target.part(memory_of, at, needed.shape, needed.dtype))
-            at += memory.rounded(needed.nbytes)
+        for place, needed in enumerate(specs):
+            own = self._offsets.get((number, place))
+            if own is None:
+                arrays.append(self.target.part(memory_of, at, needed.shape, needed.dtype))
+                at += memory.rounded(needed.nbytes)
+            else:
+                arrays.append(self.target.part(self._arena, own, needed.shape, needed.dtype))
         return arrays
 
     @property
@@ -173,7 +188,7 @@ class Plan:
 
     def prepare(self):
         """Computes what depends on the weights alone, if they have changed since."""
-        if self._fixed and self._prepared != self._version.count:
+        if self.preparation.calls and self._prepared != self._version.count:
             self._prepared = self._version.count
             self.preparation.run()
 
@@ -184,7 +199,8 @@ class Plan:
     @property
     def calls(self):
         """(node, call) of what is prepared, and then of every run."""
-        return list(zip(self._nodes, (*self.preparation.calls, *self.program.calls), strict=True))
+        return [pair for program in (self.preparation, self.program)
+                for pair in zip(self._nodes[program], program.calls, strict=True)]
 
     def profile_run(self, rounds=50):
         """Times every call (see `engine.runtime.profile`); `print(plan)` then shows times and shares of the peak."""
