@@ -9,6 +9,7 @@ import os
 import numpy as np
 
 from engine.errors import EngineError, ShapeError, unknown
+from engine.runtime.fixed import Version
 from engine.target import ALIGNMENT
 
 _seeds = {"base": None, "count": itertools.count()}
@@ -33,13 +34,14 @@ class State:
 
     offsets     weight name -> (offset in the flat arrays, shape), of trained weights
     arrays      name -> array on the target: "parameters", "gradients", "counter", frozen weights, optimiser states
+    version     counts the changes of weights
     """
 
     def __init__(self, network, target, dtype, seed, earlier=None):
         """earlier: the State of the same model before layers were frozen or thawed, whose counters and optimiser states
         go on; the optimiser's states of weights that were frozen start at zero."""
         self.network, self.target, self.dtype = network, target, np.dtype(dtype)
-        self.offsets, self.arrays = {}, {}
+        self.offsets, self.arrays, self.version = {}, {}, Version()
         lanes, size = ALIGNMENT // self.dtype.itemsize, 0
         for owned in network.weights:
             if owned.trainable:
@@ -110,6 +112,7 @@ class State:
         if tuple(array.shape) != tuple(destination.shape):
             raise ShapeError(f"{name}: expected a weight of shape {tuple(destination.shape)}, got {array.shape}")
         self.target.fill(destination, np.ascontiguousarray(array, destination.dtype))
+        self.version.changed()
 
     def unpack(self, flat):
         """name -> array for a flat host array (gradients, say)."""

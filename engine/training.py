@@ -159,7 +159,7 @@ def predict_graph(state, size, keep_layers=False):
 def plan_of(graph, state, extra=None):
     """The plan of a graph, bound to the model's arrays and to `extra`."""
     bound = {**state.arrays, **(extra or {})}
-    return Plan(graph, state.target, {n: a for n, a in bound.items() if n in graph.values})
+    return Plan(graph, state.target, {n: a for n, a in bound.items() if n in graph.values}, state.version)
 
 
 def totals(state, metrics):

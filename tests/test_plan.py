@@ -87,7 +87,31 @@ def test_pack_never_overlaps_two_that_live_together(seed):
             if a < b and sizes[a] and sizes[b] and spans[a][0] <= spans[b][1] and spans[b][0] <= spans[a][1]:
                 assert offsets[a] + sizes[a] <= offsets[b] or offsets[b] + sizes[b] <= offsets[a], (a, b)
     live = max(sum(sizes[k] for k, (s, e) in spans.items() if s <= t <= e) for t in range(50))
-    assert end <= 1.7 * live, "the arena wastes memory"
+    assert end <= 1.4 * live, "the arena wastes memory"
+
+
+def test_scratch_is_one_place_and_much_of_it_lies_in_the_arena(monkeypatch):
+    """Products of transposed matrices, which need scratch: a plan has what one call needs at most, and with little room
+    for it apart lends it memory that no value needs then."""
+    def plan_of_products():
+        g = Graph()
+        x = y = g.feed("x", (250, 250), "float64")
+        for ways in ((False, True), (True, False), (True, True)):
+            y = g.add("matmul", y, x, transpose_a=ways[0], transpose_b=ways[1])
+        g.outputs["y"] = y
+        return Plan(g, targets.cpu)
+
+    feeds = {"x": RNG.standard_normal((250, 250))}
+    apart = plan_of_products()
+    apart.run(**feeds)
+    needs = [sum(memory.rounded(a.nbytes) for a in call.scratch) for _, call in apart.calls]
+    assert max(needs) > 0 and apart.bytes == apart.arena_bytes + max(needs)
+    monkeypatch.setattr("engine.runtime.plan.HOT", 0)
+    inside = plan_of_products()
+    for _ in range(2):
+        inside.run(**feeds)
+        np.testing.assert_array_equal(inside.fetch("y"), apart.fetch("y"))
+    assert apart.arena_bytes < inside.bytes <= apart.arena_bytes + max(needs)
 
 
 def test_parts_live_inside_their_flat_value():
@@ -162,3 +186,24 @@ def test_printed_graph_and_plan_say_what_runs():
     assert "2 calls" in str(plan) and "(100) -> (100)" in str(plan)
     plan.profile_run(3)
     assert "GFLOP/s" in str(plan) and "% of peak" in str(plan)
+
+
+def test_a_profile_changes_nothing_and_sees_the_numbers_of_a_run():
+    """Calls in place are repeated on what they were given; a counter is not ahead; weights are what they were."""
+    g, size = Graph(), 4
+    data, order = g.feed("data", (size, 3), "float64"), g.feed("order", (size,), "int64")
+    position = g.state("position", (1,), "int64")
+    x = g.add("take_batch", data, order, position, size=size)
+    total = g.state("total", (), "float64")
+    y = g.add("scale", g.add("scale", x, factor=1e-9), factor=1e-9)          # in place: again and again it would be 0
+    g.outputs["y"] = g.add("scale", y, factor=1e18)
+    g.add("accumulate", total, g.add("sum", y), weight=1.0)
+    g.add("advance", position)
+    plan = Plan(g, targets.cpu)
+    given = RNG.standard_normal((size, 3))
+    plan.feed("data", given)
+    plan.feed("order", np.arange(size)[::-1].copy())
+    for rounds in (1, 3):
+        plan.profile_run(rounds)
+        np.testing.assert_allclose(plan.fetch("y"), given[::-1], rtol=1e-12)
+        assert plan.fetch("position")[0] == 0 and plan.fetch("total") == 0

@@ -1,4 +1,5 @@
 """The passes that every graph goes through, in their order."""
+from engine.graph.fold_norm import fold_norm
 from engine.graph.fuse_backward import fuse_backward
 from engine.graph.fuse_dense import fuse_dense
 from engine.graph.fuse_elementwise import fuse_elementwise
@@ -7,7 +8,7 @@ from engine.graph.fuse_residual import fuse_residual
 from engine.graph.fuse_sums import fuse_sums
 from engine.graph.prune import prune
 
-FORWARD = (fuse_dense, fuse_norm, fuse_residual)
+FORWARD = (fold_norm, fuse_dense, fuse_norm, fuse_residual)
 
 
 def fuse_forward(graph, training):

@@ -124,6 +124,9 @@ class Op:
     formula     formula(attributes) -> (Formula, numbers), for an op computed value by value where all shapes are one:
                 its output from its inputs' values and then these numbers; passes compose them
     byproducts  indices of outputs through which no gradient flows (what the forward pass keeps for the backward pass)
+    keeps       (phases, work arrays) of the CPU kernels: so many first phases look at input 1 alone, the weights, and
+                fill so many first work arrays; where the attribute `kept` says that the weights stay, a plan runs
+                these phases once
     views       {output index: input index}: the same values under another shape; a plan calls no kernel for it
     """
     name: str
@@ -141,6 +144,7 @@ class Op:
     updates: dict = field(default_factory=dict)
     views: dict = field(default_factory=dict)
     byproducts: frozenset = frozenset()
+    keeps: tuple = (0, 0)
     activation: Any = None
     slope: Any = None
     formula: Callable | None = None

@@ -3,6 +3,8 @@
 On the CPU it is data, a table that one compiled loop works through (`engine/kernels/entry.py`); on the GPU, and with
 NUMBA_DISABLE_JIT=1, it is a list of calls.
 """
+from copy import copy
+
 import numpy as np
 from numba import config
 
@@ -25,6 +27,13 @@ class Call:
         self.wanted, self.block = [], None   # CPU: the entries of each phase, and their argument block
         self.functions = []                  # otherwise: what to call
 
+    def split(self, phases):
+        """A call of its first phases, which are then no longer its own."""
+        first = copy(self)
+        first.wanted, self.wanted = self.wanted[:phases], self.wanted[phases:]
+        first.functions, self.functions = self.functions[:phases], self.functions[phases:]
+        return first
+
     @property
     def cost(self):
         return self.op.cost([spec(a) for a in self.inputs], [spec(a) for a in self.outputs], self.attributes)
@@ -34,7 +43,6 @@ class Program:
     """Calls in order on one target.
 
     add(op, inputs, outputs, attributes)   appends a call; arrays are bound by address, so keep them where they are
-    prepare()                              compiles what its calls need, all of it together; the first run does so, too
     run(rounds)                            works through all calls, `rounds` times
     """
 
@@ -81,7 +89,7 @@ class Program:
         if self._table is not None:
             return entries.threads.run(self._table, rounds, self._alone)
         if self.target is targets.cpu and not config.DISABLE_JIT:
-            self.prepare()
+            prepare(self)
             return entries.threads.run(self._table, rounds, self._alone)
         if self.target is not targets.cpu:
             return self._launch(rounds)
@@ -89,14 +97,6 @@ class Program:
             for call in self.calls:
                 for function in call.functions:
                     function()
-
-    def prepare(self):
-        if self.target is not targets.cpu or config.DISABLE_JIT:
-            return
-        found = iter(entries.entries_of([w for call in self.calls for w in call.wanted]))
-        self._table = np.array([(next(found).address, call.block.ctypes.data, call.arrangement.tasks)
-                                for call in self.calls for _ in call.wanted], np.int64).reshape(-1, 3)
-        self._alone = self._table[:, 2].max(initial=1) == 1
 
     def _launch(self, rounds):
         """The first round looks up and compiles; the others make the same launches again."""
@@ -115,6 +115,16 @@ class Program:
         some = Program(self.target)
         some.calls = self.calls[first:last]
         return some
+
+
+def prepare(*programs):
+    """Compiles what the calls of programs on the CPU need, all of it together; else each does so in its first run."""
+    programs = [p for p in programs if p.target is targets.cpu and not config.DISABLE_JIT]
+    found = iter(entries.entries_of([w for p in programs for call in p.calls for w in call.wanted]))
+    for p in programs:
+        p._table = np.array([(next(found).address, call.block.ctypes.data, call.arrangement.tasks)
+                             for call in p.calls for _ in call.wanted], np.int64).reshape(-1, 3)
+        p._alone = p._table[:, 2].max(initial=1) == 1
 
 
 def pack(arguments):

@@ -1,6 +1,6 @@
 """Where every value of a graph lives: outside (parameters, feeds, state), in another value's memory, or in the arena.
 
-The arena is planned by liveness: memory of a value that nobody needs any more is given to the next one (best fit).
+The arena is planned by liveness: values that are never needed at the same time share memory.
 """
 import bisect
 from typing import NamedTuple
@@ -14,10 +14,10 @@ class Place(NamedTuple):
     offset: int
 
 
-def aliases(graph):
+def aliases(graph, fixed=0):
     """Value -> Place for values that live inside another value: parts, in-place updates, views, in-place maps."""
     places = {}
-    last = _last_uses(graph)
+    last = _last_uses(graph, fixed)
     kept = graph.kept()
     for value, (inside, offset) in graph.parts.items():
         places[value] = Place(inside, offset * value.dtype.itemsize)
@@ -49,20 +49,22 @@ def aliases(graph):
     return places
 
 
-def _last_uses(graph):
-    last = {}
+def _last_uses(graph, fixed):
+    """Value -> position of its last use. What the first `fixed` nodes give the others is used for ever: they run once,
+    the others again and again."""
+    last, kept = {}, {value for node in graph.nodes[:fixed] for value in node.outputs}
     for position, node in enumerate(graph.nodes):
         for value in node.inputs:
-            last[value] = position
+            last[value] = len(graph.nodes) if position >= fixed and value in kept else position
     for value in graph.outputs.values():
         last[value] = len(graph.nodes)
     return last
 
 
-def lifetimes(graph, places):
+def lifetimes(graph, places, fixed=0):
     """root Value -> (first, last) position of use, for computed values that own memory."""
     spans = {}
-    last = _last_uses(graph)
+    last = _last_uses(graph, fixed)
     for position, node in enumerate(graph.nodes):
         for value in (*node.inputs, *node.outputs):
             root = places.get(value, Place(value, 0)).root
@@ -73,42 +75,21 @@ def lifetimes(graph, places):
 
 
 def pack(spans, sizes):
-    """Offsets for buffers with lifetimes: (offsets {key: bytes}, size of the arena). Best fit over a free list."""
-    by_start, by_end = {}, {}
-    for key, (first, last) in spans.items():
-        by_start.setdefault(first, []).append(key)
-        by_end.setdefault(last + 1, []).append(key)
-    offsets, free, end = {}, [], 0
-    for position in sorted(set(by_start) | set(by_end)):
-        for key in by_end.get(position, ()):
-            _release(free, offsets[key], _rounded(sizes[key]))
-        for key in sorted(by_start.get(position, ()), key=lambda k: -sizes[k]):
-            need = _rounded(sizes[key])
-            fits = [gap for gap in free if gap[1] >= need]
-            if fits:
-                gap = min(fits, key=lambda g: g[1])
-                free.remove(gap)
-                offsets[key] = gap[0]
-                if gap[1] > need:
-                    bisect.insort(free, (gap[0] + need, gap[1] - need))
-            elif free and free[-1][0] + free[-1][1] == end:      # stretch the arena's free end
-                offsets[key] = free.pop()[0]
-                end = offsets[key] + need
-            else:
-                offsets[key], end = end, end + need
+    """Offsets for buffers with lifetimes: (offsets {key: bytes}, size of the arena). The largest comes first; each gets
+    the lowest place that is free all its life."""
+    offsets, placed, end = {}, [], 0         # placed: (offset, end, first, last), by offset
+    for key in sorted(spans, key=lambda k: -sizes[k]):
+        (first, last), size, at = spans[key], rounded(sizes[key]), 0
+        for begin, behind, since, until in placed:
+            if since <= last and first <= until:
+                if begin - at >= size:
+                    break
+                at = max(at, behind)
+        offsets[key], end = at, max(end, at + size)
+        bisect.insort(placed, (at, at + size, first, last))
     return offsets, end
 
 
-def _rounded(size):
+def rounded(size):
+    """Up to a whole number of aligned blocks."""
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _release(free, offset, size):
-    """Puts a block back and joins it with free neighbours."""
-    at = bisect.bisect(free, (offset, size))
-    if at < len(free) and offset + size == free[at][0]:
-        size += free.pop(at)[1]
-    if at and free[at - 1][0] + free[at - 1][1] == offset:
-        offset, size = free[at - 1][0], free.pop(at - 1)[1] + size
-        at -= 1
-    free.insert(at, (offset, size))

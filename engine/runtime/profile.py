@@ -15,28 +15,62 @@ REPEATS = 20                                 # runs of one call between two look
 def profile(plan, rounds=50):
     """Times every call by itself and sets plan.profile, a list of (node, seconds, cost): medians of `rounds` times.
 
-    The plan runs as a whole in between, so that each call sees real data; afterwards weights, states and counters are
-    what they were before: a profile changes nothing.
+    The calls run in their order on what those before them gave, as in a run of the plan; afterwards weights, states and
+    counters are what they were before: a profile changes nothing.
     """
     kept = {v: np.array(plan.target.fetch(plan.array(v.name))) for v in plan.graph.values.values()
             if v.kind in ("parameter", "state") and v not in plan.graph.parts}
-    parts = [plan.program.part(i, i + 1) for i in range(len(plan.program.calls))]
+    calls = plan.calls[len(plan.preparation.calls):]
+    parts = [plan.program.part(i, i + 1) for i in range(len(calls))]
+    overwritten = [_overwritten(plan, node) for node, _ in calls]
     times = [[] for _ in parts]
-    empty, idle = type(plan.program)(plan.target), []
+    empty, idle, alone = type(plan.program)(plan.target), [], []
     with plan._lock:
+        plan.prepare()
         for _ in range(rounds):
             plan.program.run()
-            for part, taken in zip([empty, *parts], [idle, *times]):
-                started = time.perf_counter()
-                part.run(REPEATS)
-                taken.append(time.perf_counter() - started)
-            for value, array in kept.items():            # else an update repeated so often leaves all that is usual
-                plan.target.fill(plan.array(value.name), array)
+            _restore(plan, kept)             # a second step must not find the counters of the first
+            idle.append(_repeated(empty))
+            alone.append(_one_by_one(plan, empty, ()))
+            for part, values, taken in zip(parts, overwritten, times):
+                taken.append(_one_by_one(plan, part, values) if values else _repeated(part))
+            _restore(plan, kept)             # an update repeated so often leaves all that is usual
     # what entering the runner from Python costs is not the kernel's: measured on a program of nothing
-    overhead = statistics.median(idle)
-    plan.profile = [(node, max(1e-9, statistics.median(t) - overhead) / REPEATS, call.cost)
-                    for node, call, t in zip(plan._nodes, plan.program.calls, times)]
+    overhead = {True: statistics.median(alone), False: statistics.median(idle)}
+    plan.profile = [(node, max(1e-9, statistics.median(t) - overhead[bool(values)]) / REPEATS, call.cost)
+                    for (node, call), values, t in zip(calls, overwritten, times)]
     return plan.profile
+
+
+def _restore(plan, kept):
+    for value, array in kept.items():
+        plan.target.fill(plan.array(value.name), array)
+
+
+def _overwritten(plan, node):
+    """The inputs in whose memory a node's outputs stand, other than parameters and states that it updates."""
+    roots = {plan.root(out) for place, out in enumerate(node.outputs) if place not in node.op.updates}
+    return [value for value in node.inputs if plan.root(value) in roots]
+
+
+def _repeated(part):
+    """Seconds of REPEATS runs."""
+    started = time.perf_counter()
+    part.run(REPEATS)
+    return time.perf_counter() - started
+
+
+def _one_by_one(plan, part, values):
+    """Seconds of REPEATS runs, each on what the given values are now: a call in place, done again and again, would
+    soon see infinities, or numbers so small that they are slow."""
+    held, taken = [np.array(plan.target.fetch(plan.array(v.name))) for v in values], 0.0
+    for _ in range(REPEATS):
+        for value, array in zip(values, held):
+            plan.target.fill(plan.array(value.name), array)
+        started = time.perf_counter()
+        part.run()
+        taken += time.perf_counter() - started
+    return taken
 
 
 def peak(target, dtype):
@@ -67,13 +101,14 @@ def describe(plan):
     for value in plan.graph.values.values():
         if value.kind in ("feed", "parameter", "state") and value not in plan.graph.parts:
             kinds.setdefault(value.kind, []).append(f"{value.name}{list(value.shape)}".replace(" ", ""))
+    prepared = len(plan.preparation.calls)
     lines = [f"plan on {plan.target.name}: {len(plan.program.calls)} calls, {_bytes(plan.bytes)} for values computed"]
     lines += [f"  {kind + 's':<11} {', '.join(names)}" for kind, names in kinds.items()]
     timed = plan.profile and {id(call): row for call, row in zip(plan.program.calls, plan.profile)}
     total = sum(row[1] for row in plan.profile) if plan.profile else 0
     top = peak(plan.target, _float_of(plan)) if plan.profile else None
-    for number, (node, call) in enumerate(zip(plan._nodes, plan.program.calls)):
-        lines.append(_line(number, node, call, timed and timed[id(call)], total, top))
+    for number, (node, call) in enumerate(plan.calls, -prepared):
+        lines.append(_line("once" if number < 0 else number, node, call, timed and timed.get(id(call)), total, top))
     if plan.profile:
         lines.append(f"  sum of all calls {total * 1e6:.1f} us; peak is a 768 x 768 product, {top / 1e9:.0f} GFLOP/s")
     return "\n".join(lines)
@@ -88,7 +123,7 @@ def _line(number, node, call, timed, total, top):
     outs = " ".join(_shape(v) for v in node.outputs)
     given = {k: v for k, v in node.attributes.items() if node.op.attributes.get(k) != v}
     name = f"{node.op.name}{'(' + ', '.join(f'{k}={v!r}' for k, v in given.items()) + ')' if given else ''}"
-    text = f"  {number:3d}  {node.label or '-':<22} {name:<34} {shapes} -> {outs}"
+    text = f"  {number:>4}  {node.label or '-':<22} {name:<34} {shapes} -> {outs}"
     if call.arrangement.tasks > 1:
         text += f"  x{call.arrangement.tasks} tasks"
     if timed:

@@ -7,7 +7,8 @@ rows and columns of the output. x (n, h, w, c), weights (r, s, c / g, o), bias (
 
 with stride (sh, sw), padding by zeros (top, bottom, left, right) and dilation (dh, dw). With groups, output channels of
 group k (o / g beside each other) see the input channels of group k; groups = c is a depthwise convolution (Dumoulin,
-Visin 2016, A guide to convolution arithmetic).
+Visin 2016, A guide to convolution arithmetic). `kept` says that the next call has the same weights: a plan then keeps
+what the kernels make of them.
 
 | op | result | gradient |
 |---|---|---|
@@ -81,12 +82,12 @@ def output_size(x, w, stride, padding, dilation, groups):
     return (x[0], *output_of(x, w, stride, padding, dilation), w[3])
 
 
-def plain_shapes(x, w, stride, padding, dilation, groups):
+def plain_shapes(x, w, stride, padding, dilation, groups, kept=False):
     dtype = floats(x, w)
     return Spec(output_size(x.shape, w.shape, stride, padding, dilation, groups), dtype)
 
 
-def conv2d_shapes(x, w, bias, stride, padding, dilation, groups, activation=None):
+def conv2d_shapes(x, w, bias, stride, padding, dilation, groups, activation=None, kept=False):
     dtype = floats(x, w, bias)
     out = Spec(output_size(x.shape, w.shape, stride, padding, dilation, groups), dtype)
     check_bias(bias, out.shape[3], activation)
@@ -157,7 +158,7 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
     if is_deep(w, groups):
         tasks = tasks_for(math.prod(output) * w[0] * w[1], threads)
         return cpu.DEPTHWISE, tasks, (Spec((0,), dtype), Spec((tasks * 128,), dtype)), Blocking(1, 1, 1, 0, 0, 1)
-    if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype):
+    if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype, a.get("kept", False)):
         return cpu.WINOGRAD, *plan_winograd(output[0] * -(-output[1] // 4) * -(-output[2] // 4), channels, n, dtype,
                                             threads)
     if not back and pays_lines(w[:2], geometry(a), channels, n, dtype):
@@ -326,6 +327,9 @@ def conv2d_samples(rng):
     from engine.kernels.activation import ACTIVATIONS
     for x, w, _, given in operands(rng):     # one activation: each is compiled anew
         yield (x, w, rng.standard_normal(w.shape[3])), {**given, "activation": ACTIVATIONS["silu"]}
+    # few tiles, whose weights another call would use again
+    yield ((rng.standard_normal((1, 13, 14, 16)), rng.standard_normal((3, 3, 16, 48)), rng.standard_normal(48)),
+           {"padding": (1, 1, 1, 1), "activation": ACTIVATIONS["silu"], "kept": True})
 
 
 def transpose_samples(rng):
@@ -361,10 +365,11 @@ def cost(of_weights, of_output):
 
 DEFAULTS = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
 CONV2D = Op("conv2d", conv2d_reference, conv2d_shapes, cpu.CONV2D_PHASES, cuda.conv2d_cuda, conv2d_samples,
-            conv2d_arrange, conv2d_grad, conv2d_terms, cost(1, 3), {**DEFAULTS, "activation": None})
+            conv2d_arrange, conv2d_grad, conv2d_terms, cost(1, 3), {**DEFAULTS, "activation": None, "kept": False},
+            keeps=(1, 1))
 CONV2D_PLAIN = Op("conv2d_plain", plain_reference, plain_shapes, cpu.CONV2D_PLAIN_PHASES, cuda.conv2d_plain_cuda,
                   lambda rng: (((x, w), given) for x, w, _, given in operands(rng)), conv2d_arrange, plain_grad,
-                  conv2d_terms, cost(1, 2), DEFAULTS)
+                  conv2d_terms, cost(1, 2), {**DEFAULTS, "kept": False}, keeps=(1, 1))
 INPUT_GRADIENT = Op("conv2d_input_gradient", input_gradient_reference, input_gradient_shapes,
                     cpu.INPUT_GRADIENT_PHASES, cuda.input_gradient_cuda,
                     lambda rng: (((dy, w), {**given, "shape": x.shape}) for x, w, dy, given in operands(rng)),

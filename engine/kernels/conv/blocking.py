@@ -26,6 +26,7 @@ from engine.kernels.simd import ROWS, cache_bytes, lanes
 PACKED_FROM = 160                            # rows of a task from which a copy of large weights pays
 LONGEST = 4096                               # bytes of a k block
 FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and outputs computed for each one that is there
+FEWEST_KEPT = 12                             # tiles where the weights' transform is kept
 FEWEST_SUMMED, MOST_SUMMED = 96, 384          # tiles of a block of a gradient: where its sums stay in L2, where not
 WIDEST = 8                                   # strips of a gradient's columns that are summed together
 NEAR = 256                                   # bytes from pixel to pixel up to which the image is read in place
@@ -93,9 +94,11 @@ def plan_weights(m, n, k, gather, dtype, threads, groups=1):
 def plan_winograd(tiles, k, n, dtype, threads):
     """(tasks, Specs of the work arrays, numbers) of a convolution by Winograd's method: `mc` tiles are a block."""
     dtype = np.dtype(dtype)
-    lane, tasks = lanes(dtype), least(threads, ceil(tiles, ROWS))
+    lane = lanes(dtype)
+    few = tiles < ROWS * threads             # tasks share the columns (`cpu.by_tiles`)
+    tasks = least(threads, n // lane if few else ceil(tiles, ROWS))
     fit = cache_bytes(2) * 5 // 8 // (PLACES * (k + n + 2 * lane) * dtype.itemsize)
-    block = up(near_equal(ceil(tiles, tasks), max(8 * ROWS, fit // ROWS * ROWS)), ROWS)
+    block = up(near_equal(tiles if few else ceil(tiles, tasks), max(8 * ROWS, fit // ROWS * ROWS)), ROWS)
     values = 2 * WIDE * lane + PLACES * (lane + k + lane + block * (k + n + 2 * lane) + 2 * lane)
     return (tasks, (Spec((PLACES * k * n,), dtype), Spec((tasks * values,), dtype)),
             Blocking(1, block, 1, 0, 0, tasks))
@@ -180,13 +183,13 @@ def pays_narrow(kernel, numbers, c, o, dtype):
     return groups == dilation_w == 1 and 2 * c <= lanes(np.dtype(dtype)) and o >= 8 and kernel[1] * c >= 8
 
 
-def pays_winograd(kernel, numbers, k, n, images, output, dtype):
+def pays_winograd(kernel, numbers, k, n, images, output, dtype, kept=False):
     """Whether a convolution (its geometry in `numbers`) goes by Winograd's method: 3x3, of stride 1, whole vectors of
-    channels, and so many pixels that the weights' transform is little beside them."""
+    channels, and so many pixels that the weights' transform (reading it, where it is kept) is little beside them."""
     stride_h, stride_w, _, _, dilation_h, dilation_w, groups = numbers
     tiles, lane = images * ceil(output[0], OUT) * ceil(output[1], OUT), lanes(np.dtype(dtype))
     return (kernel == (TAPS, TAPS) and stride_h == stride_w == dilation_h == dilation_w == groups == 1
-            and k % lane == n % lane == 0 and tiles >= FEWEST_TILES
+            and k % lane == n % lane == 0 and tiles >= (FEWEST_KEPT if kept else FEWEST_TILES)
             and tiles * OUT * OUT <= MOST_WASTE * images * output[0] * output[1])
 
 

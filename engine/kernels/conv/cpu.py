@@ -30,7 +30,7 @@ from engine.kernels.matmul.tiles import (
     narrow_strip,
     padded,
 )
-from engine.kernels.simd import lanes_of, part, pointer, tile, tile_load, tile_store
+from engine.kernels.simd import ROWS, lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import span
 
 PRODUCT, DEPTHWISE, WINOGRAD, NARROW, LINES = 0, 1, 2, 3, 4         # the ways of a convolution
@@ -151,13 +151,19 @@ def forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks,
 
 @part
 def by_tiles(x, k, n, y, pad, u, start, f, own, mc, task, tasks):
-    """A task's tiles of y = f(start + conv(x, w)), w in `u`."""
+    """A task's tiles of y = f(start + conv(x, w)), w in `u`; where they are few, all tiles of a task's channels."""
     number, p, q, _ = y.shape
     lanes = lanes_of(own)
-    first, count = span(number * ((p + 3) // 4) * ((q + 3) // 4), task, tasks)
+    tiles, j, columns = number * ((p + 3) // 4) * ((q + 3) // 4), 0, n
+    first, count = span(tiles, task, tasks)
+    if tiles < ROWS * tasks:
+        first, count = 0, tiles
+        j, columns = span(n // lanes, task, tasks)
+        j, columns = j * lanes, columns * lanes
     zero = zeros(own, lanes)
-    convolve_tiles(first, count, n, n, (pointer(x), x.shape[1], x.shape[2], k), (p, q), pad, pointer(u),
-                   (pointer(y), p, q, n), start, f, zero, own + WIDE * lanes, mc)
+    convolve_tiles(first, count, n, columns, (pointer(x), x.shape[1], x.shape[2], k), (p, q), pad, pointer(u) + j,
+                   (pointer(y) + j, p, q, n), (start[0] + j * start[2], start[1], start[2]), f, zero,
+                   own + WIDE * lanes, mc)
 
 
 @part

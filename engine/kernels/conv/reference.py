@@ -31,7 +31,7 @@ def output_of(shape, kernel, stride, padding, dilation):
                  for a in (0, 1))
 
 
-def plain_reference(x, w, stride, padding, dilation, groups):
+def plain_reference(x, w, stride, padding, dilation, groups, kept=False):
     p, q = output_of(x.shape, w.shape, stride, padding, dilation)
     y = np.zeros((x.shape[0], p, q, groups, w.shape[3] // groups))
     for r, s, view in taps(x, w.shape, (p, q), stride, padding, dilation)[1]:
@@ -39,7 +39,7 @@ def plain_reference(x, w, stride, padding, dilation, groups):
     return y.reshape(*y.shape[:3], w.shape[3])
 
 
-def conv2d_reference(x, w, bias, stride, padding, dilation, groups, activation=None):
+def conv2d_reference(x, w, bias, stride, padding, dilation, groups, activation=None, kept=False):
     z = plain_reference(x, w, stride, padding, dilation, groups) + bias
     return z if activation is None else activation.reference(z)
 
