@@ -208,8 +208,8 @@ _SIZE = RANGES + RANGE_WORDS * 4096
 
 
 def _emu_check(address, given, what, env, base, limit):
-    # The common case without a call: inside a local array; or in a known array, aligned, written before (shared memory),
-    # nothing else going on at its elements. The judge sees the rest. Six arguments: more would not fit in registers.
+    # The common case without a call: inside a local array; or in a known array, aligned, written before (shared
+    # memory), nothing else going on at its elements. The judge sees the rest. Six arguments are what registers take.
     size, kind = given & (1 << KIND_AT) - 1, given >> KIND_AT & 3
     if what <= PRIVATE:
         if base <= address and address + size <= base + limit:
