@@ -41,7 +41,10 @@ def single(r):
 
 
 def keeps_to_registers(r):
-    assert r["spills"] == r["stack"] == 0 and not {"LDL", "STL"} & set(r["every"]), r
+    """The one thing in local memory: what the library's cosine needs for angles beyond 1e5, of which `_window` takes
+    one for a sample (and none so large)."""
+    assert r["spills"] == 0 and r["stack"] == (40 if r["kernel"] == "_window" else 0), r
+    assert r["kernel"] == "_window" or not {"LDL", "STL"} & set(r["every"]), r
     assert r["registers"] <= (128 if r["threads"] >= 256 else 168), r
 
 
