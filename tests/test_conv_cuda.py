@@ -1,5 +1,7 @@
-"""CUDA convolutions at their real tile sizes, under race detection in the emulator: on a GPU or there. The simulator
-runs the same kernels at a small tile in test_ops.py."""
+"""CUDA convolutions at their real tile sizes, under race detection in the emulator (and, as long tests, plainly): on a
+GPU or there. The simulator runs the same kernels at a small tile in test_ops.py."""
+import contextlib
+
 import numpy as np
 import pytest
 from numba import config
@@ -11,7 +13,7 @@ from engine.kernels.conv import cuda as convolutions
 from engine.kernels.conv import cuda_depthwise, geometry
 from engine.kernels.conv.reference import conv2d_reference, output_of
 from engine.kernels.matmul import LINEAR
-from engine.kernels.matmul.cuda_tiles import LARGE, MEDIUM, SMALL
+from engine.kernels.matmul.cuda_tiles import MEDIUM, SMALL, SMALL_DOUBLE
 from engine.kernels.matmul.fused import joined
 
 TARGETS = [t for name, t in targets.TARGETS.items() if name.startswith("cuda") and t.present()]
@@ -28,11 +30,16 @@ def target(request):
     return request.param
 
 
+@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["checked", "plain"], autouse=True)
+def looking(request):
+    with targets.cuda_emulated.checking(race=True) if request.param else contextlib.nullcontext():
+        yield
+
+
 def agree(target, name, *inputs, **attributes):
     op = TABLE[name]
     given = [a.astype("f4") for a in inputs]
-    with targets.cuda_emulated.checking(race=True):
-        got = target.fetch(op(*map(target.place, given), **attributes))
+    got = target.fetch(op(*map(target.place, given), **attributes))
     want = op.reference(*(a.astype("f8") for a in given), **op.complete(attributes))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * max(1, np.abs(want).max()), err_msg=name)
 
@@ -46,13 +53,24 @@ def layer(number):
 
 
 @pytest.mark.parametrize("number", range(len(LAYERS)))
-@pytest.mark.parametrize("tile", [LARGE, convolutions.TALL, MEDIUM, SMALL], ids=lambda t: f"{t.rows}x{t.columns}")
+@pytest.mark.parametrize("tile", [convolutions.TALL, convolutions.NARROW, MEDIUM, SMALL],
+                         ids=lambda t: f"{t.rows}x{t.columns}")
 def test_every_tile_in_every_direction(target, tile, number, monkeypatch):
     monkeypatch.setattr(convolutions, "conv_tile", lambda kind, m, n, dtype: tile)
     x, w, y, given = layer(number)
     agree(target, "conv2d_plain", x, w, **given)
     agree(target, "conv2d_input_gradient", y, w, shape=x.shape, **given)
     agree(target, "conv2d_weight_gradient", x, y, kernel=w.shape[:2], **given)
+
+
+@pytest.mark.parametrize("kind", ["forward", "input", "weights"])
+@pytest.mark.parametrize("n,tile", [(16, convolutions.NARROW), (32, convolutions.NARROW), (33, convolutions.TALL),
+                                    (256, convolutions.TALL)], ids=str)
+def test_tiles_are_no_wider_than_they_must_be(kind, n, tile):
+    assert convolutions.conv_tile(kind, 1 << 16, n, np.float32) == tile
+    assert convolutions.conv_tile(kind, 1 << 8, n, np.float32) == (SMALL if n <= 32 else MEDIUM if n > 64 else SMALL)
+    assert convolutions.conv_tile(kind, 1 << 16, n, np.float64) == (
+        SMALL_DOUBLE if kind == "input" or n <= 32 else MEDIUM)
 
 
 @pytest.mark.parametrize("number", range(len(LAYERS)))
@@ -82,7 +100,6 @@ def test_a_residual_in_the_epilogue(target, groups):
     bias, residual = RNG.standard_normal(8), RNG.standard_normal((2, 6, 7, 8))
     a = CONV2D_PLAIN.complete({"padding": (1, 1, 1, 1), "groups": groups})
     placed = [target.place(array.astype("f4")) for array in (x, w, bias, residual, np.zeros_like(residual))]
-    with targets.cuda_emulated.checking(race=True):
-        convolutions.conv2d_residual_cuda(*placed[:4], *geometry(a), joined(LINEAR.f), placed[4])
+    convolutions.conv2d_residual_cuda(*placed[:4], *geometry(a), joined(LINEAR.f), placed[4])
     want = conv2d_reference(x, w, bias, **a) + residual
     np.testing.assert_allclose(target.fetch(placed[4]), want, rtol=1e-4, atol=1e-4)

@@ -1,5 +1,8 @@
 """CUDA kernels over lines at every way they are shared out: a warp, a block, a thread for each line, values in
-registers or read again; under race detection in the emulator. What test_ops takes of these is short lines."""
+registers or read again; under race detection in the emulator (and, as long tests, plainly). What test_ops takes of
+these is short lines."""
+import contextlib
+
 import numpy as np
 import pytest
 from numba import config
@@ -19,11 +22,16 @@ def target(request):
     return request.param
 
 
+@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["checked", "plain"], autouse=True)
+def looking(request):
+    with targets.cuda_emulated.checking(race=True) if request.param else contextlib.nullcontext():
+        yield
+
+
 def agree(target, name, *inputs, **attributes):
     op = TABLE[name]
     given = [np.asarray(a, "f4") if np.asarray(a).dtype.kind == "f" else a for a in inputs]
-    with targets.cuda_emulated.checking(race=True):
-        got = op(*map(target.place, given), **attributes)
+    got = op(*map(target.place, given), **attributes)
     want = op.reference(*(a.astype("f8") if a.dtype.kind == "f" else a for a in given), **op.complete(attributes))
     for g, w in zip(got if isinstance(got, tuple) else (got,), want if isinstance(want, tuple) else (want,)):
         np.testing.assert_allclose(target.fetch(g), w, rtol=2e-5, atol=2e-5, err_msg=f"{name} {given[0].shape}")

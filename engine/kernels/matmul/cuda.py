@@ -39,6 +39,7 @@ from engine.kernels.matmul.cuda_tiles import (
     finisher,
     locator,
     looker,
+    registers,
     writer,
 )
 from engine.kernels.op import Spec
@@ -50,11 +51,12 @@ MOST_BLOCKS = 65535                          # along a grid's second axis
 
 
 def tile_for(m, n, dtype):
-    """The largest tile that leaves enough blocks, or a fair number of them; float64 never takes the largest."""
+    """The largest tile that leaves enough blocks, or a fair number of them, and that lies more than half inside;
+    float64 never takes the largest."""
     single = np.dtype(dtype).itemsize == 4
     if target.cuda.simulated:
         return SIMULATED
-    if single and tile_count(m, n, LARGE) >= ENOUGH:
+    if single and min(m, n) > LARGE.rows // 2 and tile_count(m, n, LARGE) >= ENOUGH:
         return LARGE
     if min(m, n) > SMALL.rows and tile_count(m, n, MEDIUM) >= ENOUGH // 8:
         return MEDIUM
@@ -83,8 +85,7 @@ def pieces_for(m, n, k, dtype):
 
 # ------------------------------------------------------------------------------------------------------------- kernels
 
-# 128 registers: two blocks of the largest tile on a multiprocessor, whose one computes while the other waits
-tiled = functools.partial(kernel_of, max_registers=128)
+tiled = functools.partial(kernel_of, max_registers=registers)
 
 
 @tiled
