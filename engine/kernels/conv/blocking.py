@@ -27,7 +27,7 @@ PACKED_FROM = 160                            # rows of a task from which a copy 
 LONGEST = 4096                               # bytes of a k block
 FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and outputs computed for each one that is there
 FEWEST_KEPT = 12                             # tiles where the weights' transform is kept
-FEWEST_SUMMED, MOST_SUMMED = 96, 384          # tiles of a block of a gradient: where its sums stay in L2, where not
+FEWEST_SUMMED = 96                           # tiles of a block of a gradient, also where its sums leave the L2 cache
 WIDEST = 8                                   # strips of a gradient's columns that are summed together
 NEAR = 256                                   # bytes from pixel to pixel up to which the image is read in place
 NEAR_LINE = 512                              # bytes from pixel to pixel up to which lines are read in place
@@ -112,8 +112,7 @@ def plan_winograd_weights(tiles, k, n, dtype, threads):
     m_tasks = least(threads, SIDE)
     n_tasks = least(threads // m_tasks, k // lane)
     fit = cache_bytes(2) * 5 // 8 // (PLACES * (k + n + 2 * lane) * dtype.itemsize)
-    least_tiles = FEWEST_SUMMED if PLACES * k * n * dtype.itemsize < cache_bytes(2) else MOST_SUMMED
-    block = near_equal(tiles, max(fit, least_tiles))
+    block = near_equal(tiles, max(fit, FEWEST_SUMMED))
     values = WIDE * lane + PLACES * (lane + max(k, n) + lane + block * (k + n + 2 * lane) + 2 * lane)
     tasks = m_tasks * n_tasks
     return (tasks, (Spec((PLACES * k * n,), dtype), Spec((tasks * values,), dtype)),
