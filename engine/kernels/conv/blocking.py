@@ -160,16 +160,8 @@ def lines_at_once(w, numbers, x, y, beside, dtype):
 
 
 def pays_lines(kernel, numbers, c, o, dtype):
-    """Whether a convolution reads lines where they lie: few channels, so that a panel's pixels are near each other, and
-    weights that stay in L2."""
-    _, stride_w, _, _, _, dilation_w, groups = numbers
-    size = np.dtype(dtype).itemsize
-    return (groups == dilation_w == 1 and kernel != (1, 1) and stride_w * c * size <= NEAR_LINE
-            and math.prod(kernel) * c * o * size <= cache_bytes(2) // 4)
-
-
-def pays_lines_weights(kernel, numbers, c, o, dtype):
-    """The same of a gradient by weights."""
+    """Whether a convolution, or its gradient by the weights, reads lines where they lie: few channels, so that a
+    panel's pixels are near each other, and weights that stay in L2."""
     _, stride_w, _, _, _, dilation_w, groups = numbers
     size = np.dtype(dtype).itemsize
     return (groups == dilation_w == 1 and kernel != (1, 1) and stride_w * c * size <= NEAR_LINE
@@ -179,7 +171,7 @@ def pays_lines_weights(kernel, numbers, c, o, dtype):
 def pays_narrow(kernel, numbers, c, o, dtype):
     """Whether an input gradient has so few channels that it is better added up from runs (`narrow.py`)."""
     _, _, _, _, _, dilation_w, groups = numbers
-    return groups == dilation_w == 1 and 2 * c <= lanes(np.dtype(dtype)) and o >= 8 and kernel[1] * c >= 8
+    return groups == dilation_w == 1 and 2 * c <= lanes(np.dtype(dtype)) and o >= 4 and kernel[1] * c >= 4
 
 
 def pays_winograd(kernel, numbers, k, n, images, output, dtype, kept=False):
