@@ -105,7 +105,8 @@ def test_large_convolutions_keep_to_their_mix(capability, tmp_path):
     for r in tiled:
         keeps_to_registers(r)
         if r["loop"].get("LDG.128", 0) >= 2:             # channels in fours; else places are reckoned value by value
-            assert r["loop"]["other"] < r["loop"]["FFMA"] * 2 / 3, r
+            # the smallest tile reckons as many places for a quarter of the multiply-adds, or fewer
+            assert r["loop"]["other"] < r["loop"]["FFMA"] * (2 / 3 if r["threads"] > 64 else 2), r
     assert sum(r["loop"].get("LDG.128", 0) >= 2 for r in tiled) >= 6
 
 
