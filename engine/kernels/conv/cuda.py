@@ -40,7 +40,7 @@ from engine.kernels.gpu import (
     starts_aligned,
     thread_anew,
 )
-from engine.kernels.matmul.cuda import ENOUGH, PIECE, SIMULATED_PIECE, join, tile_count, tile_for
+from engine.kernels.matmul.cuda import ENOUGH, PIECE, SIMULATED_PIECE, join, tile_for
 from engine.kernels.matmul.cuda_tiles import (
     BIAS,
     LARGE,
@@ -54,6 +54,7 @@ from engine.kernels.matmul.cuda_tiles import (
     pipeline,
     reader,
     registers,
+    tile_count,
     writer,
 )
 from engine.kernels.op import Spec

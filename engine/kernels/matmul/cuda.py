@@ -40,6 +40,7 @@ from engine.kernels.matmul.cuda_tiles import (
     locator,
     looker,
     registers,
+    tile_count,
     writer,
 )
 from engine.kernels.op import Spec
@@ -71,10 +72,6 @@ def batched_tile(count, m, n, dtype):
         if min(m, n) > tile.rows // 2 and count * tile_count(m, n, tile) >= ENOUGH:
             return tile
     return tile_for(m, n, dtype)
-
-
-def tile_count(m, n, tile):
-    return -(-m // tile.rows) * -(-n // tile.columns)
 
 
 def pieces_for(m, n, k, dtype):

@@ -36,6 +36,10 @@ class Tile(NamedTuple):
         return self.rows // self.high * (self.columns // self.wide)
 
 
+def tile_count(m, n, tile):
+    return -(-m // tile.rows) * -(-n // tile.columns)
+
+
 LARGE, MEDIUM, SMALL = Tile(128, 128, 8, 8, 8), Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 4, 4)
 SMALL_DOUBLE = Tile(32, 32, 8, 4, 4)         # float64 takes twice the registers
 SIMULATED = Tile(8, 8, 4, 4, 4)              # threads of the simulator are dear
