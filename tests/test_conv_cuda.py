@@ -1,12 +1,9 @@
 """CUDA convolutions at their real tile sizes, under race detection in the emulator (and, as long tests, plainly): on a
 GPU or there. The simulator runs the same kernels at a small tile in test_ops.py."""
-import contextlib
-
 import numpy as np
+import on_gpu
 import pytest
-from numba import config
 
-from engine import target as targets
 from engine.kernels import TABLE
 from engine.kernels.conv import CONV2D_PLAIN
 from engine.kernels.conv import cuda as convolutions
@@ -16,24 +13,13 @@ from engine.kernels.matmul import LINEAR
 from engine.kernels.matmul.cuda_tiles import MEDIUM, SMALL, SMALL_DOUBLE
 from engine.kernels.matmul.fused import joined
 
-TARGETS = [t for name, t in targets.TARGETS.items() if name.startswith("cuda") and t.present()]
-pytestmark = pytest.mark.skipif(config.ENABLE_CUDASIM or not TARGETS, reason="neither a GPU nor the emulator is here")
+target, both_ways = on_gpu.target, on_gpu.both_ways
+pytestmark = on_gpu.needed
 RNG = np.random.default_rng(5)
 # x, kernel, outputs, attributes: channels in fours and not, a stride of two in both, groups
 LAYERS = (((2, 9, 8, 12), (3, 3), 68, {"padding": (1, 1, 1, 1)}),
           ((2, 11, 9, 5), (3, 2), 70, {"padding": (0, 2, 1, 0), "stride": (2, 2)}),
           ((1, 12, 13, 16), (3, 3), 136, {"padding": (2, 2, 2, 2), "stride": (2, 1), "dilation": (2, 1), "groups": 2}))
-
-
-@pytest.fixture(params=TARGETS, ids=lambda t: t.name)
-def target(request):
-    return request.param
-
-
-@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["checked", "plain"], autouse=True)
-def looking(request):
-    with targets.cuda_emulated.checking(race=True) if request.param else contextlib.nullcontext():
-        yield
 
 
 def agree(target, name, *inputs, **attributes):

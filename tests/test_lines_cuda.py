@@ -1,31 +1,17 @@
 """CUDA kernels over lines at every way they are shared out: a warp, a block, a thread for each line, values in
 registers or read again; under race detection in the emulator (and, as long tests, plainly). What test_ops takes of
 these is short lines."""
-import contextlib
-
 import numpy as np
+import on_gpu
 import pytest
-from numba import config
 
-from engine import target as targets
 from engine.kernels import TABLE
 from engine.kernels.split import line_shape
 
-TARGETS = [t for name, t in targets.TARGETS.items() if name.startswith("cuda") and t.present()]
-pytestmark = pytest.mark.skipif(config.ENABLE_CUDASIM or not TARGETS, reason="neither a GPU nor the emulator is here")
+target, both_ways = on_gpu.target, on_gpu.both_ways
+pytestmark = on_gpu.needed
 SIZES = 2, 33, 500, 700, 5000, 9000
 RNG = np.random.default_rng(5)
-
-
-@pytest.fixture(params=TARGETS, ids=lambda t: t.name)
-def target(request):
-    return request.param
-
-
-@pytest.fixture(params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["checked", "plain"], autouse=True)
-def looking(request):
-    with targets.cuda_emulated.checking(race=True) if request.param else contextlib.nullcontext():
-        yield
 
 
 def agree(target, name, *inputs, **attributes):

@@ -1,10 +1,8 @@
 """CUDA products at their real tile sizes, in all transposed forms: on a GPU or in the emulator. The simulator runs the
 same kernels at a small tile in test_ops.py."""
-import contextlib
-
 import numpy as np
+import on_gpu
 import pytest
-from numba import config
 
 from engine import target as targets
 from engine.kernels import TABLE
@@ -16,8 +14,8 @@ from engine.kernels.matmul import cuda as products
 from engine.kernels.matmul import cuda_tiles
 from engine.kernels.matmul.fused import joined
 
-TARGETS = [t for name, t in targets.TARGETS.items() if name.startswith("cuda") and t.present()]
-pytestmark = pytest.mark.skipif(config.ENABLE_CUDASIM or not TARGETS, reason="neither a GPU nor the emulator is here")
+target = on_gpu.target
+pytestmark = on_gpu.needed
 FORMS = ((False, False), (True, False), (False, True), (True, True))
 RNG = np.random.default_rng(5)
 PLAINLY, CHECKED = False, True               # in the emulator: with checks of every access and race detection
@@ -27,18 +25,9 @@ TWICE_CHECKED_FIRST = pytest.mark.parametrize("checked", [pytest.param(PLAINLY, 
                                               ids=["plain", "checked"])
 
 
-@pytest.fixture(params=TARGETS, ids=lambda t: t.name)
-def target(request):
-    return request.param
-
-
 def run(target, name, *inputs, checked=PLAINLY, **attributes):
-    with looking(checked):
+    with on_gpu.looking(checked):
         return target.fetch(TABLE[name](*map(target.place, inputs), **attributes))
-
-
-def looking(checked):
-    return targets.cuda_emulated.checking(race=True) if checked else contextlib.nullcontext()
 
 
 @TWICE
@@ -118,7 +107,7 @@ def test_every_tile_with_every_epilogue(target, tile, checked, monkeypatch):
         product = a.astype(np.float64) @ b
         placed = [target.place(array) for array in (a, b, y, bias)]
         c, sums = target.place(np.zeros((m, n), np.float32)), target.place(np.zeros(n, np.float32))
-        with looking(checked):
+        with on_gpu.looking(checked):
             products.matmul_slope(*placed[:3], 0, 0, slope, c)
             np.testing.assert_allclose(target.fetch(c), product * (1 - y * y), rtol=3e-5, atol=3e-5)
             products.dense_residual(placed[0], placed[1], placed[3], placed[2], joined(LINEAR.f), c)
