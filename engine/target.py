@@ -66,6 +66,9 @@ class Cpu:
         """destination[...] = source, where both live here."""
         np.copyto(destination, source)
 
+    def finish(self):
+        """Returns when all that was launched here is done."""
+
 
 class Cuda:
     """A GPU (or the CUDA simulator): arrays are numba device arrays.
@@ -108,6 +111,11 @@ class Cuda:
         from numba import config
         return bool(config.ENABLE_CUDASIM)
 
+    @property
+    def has_graphs(self):
+        """Whether launches can be captured and made as one (`engine/kernels/gpu/graphs.py`)."""
+        return not self.simulated
+
     def present(self):
         if not self._looked:
             self._looked = True
@@ -131,7 +139,8 @@ class Cuda:
         if self.simulated:
             return "the CUDA simulator is on (NUMBA_ENABLE_CUDASIM=1)"
         device = self.module.get_current_device()
-        return f"a GPU is present: {device.name.decode()} (compute capability {device.compute_capability})"
+        name = device.name if isinstance(device.name, str) else device.name.decode()     # numba-cuda; numba's own
+        return f"a GPU is present: {name} (compute capability {'{}.{}'.format(*device.compute_capability)})"
 
     def demand(self, capability, name):
         """Refuses a GPU whose compute capability is less than the kernel `name` needs."""
@@ -177,6 +186,9 @@ class Cuda:
     def copy(self, destination, source):
         if destination.size:                 # numba disagrees with itself on the strides of nothing
             destination.copy_to_device(source, stream=self.work.handle)      # from device memory: no crossing
+
+    def finish(self):
+        self.work.synchronize()
 
     @staticmethod
     def count(way, size):
@@ -225,6 +237,7 @@ class CudaEmulated(Cuda):
     check, race   what the emulator looks for in every launch; see `checking`
     """
     name = "cuda-emulated"
+    has_graphs = False
 
     def __init__(self):
         super().__init__()

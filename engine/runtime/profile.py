@@ -57,6 +57,7 @@ def _repeated(part):
     """Seconds of REPEATS runs."""
     started = time.perf_counter()
     part.run(REPEATS)
+    part.target.finish()
     return time.perf_counter() - started
 
 
@@ -67,8 +68,10 @@ def _one_by_one(plan, part, values):
     for _ in range(REPEATS):
         for value, array in zip(values, held):
             plan.target.fill(plan.array(value.name), array)
+        plan.target.finish()
         started = time.perf_counter()
         part.run()
+        plan.target.finish()
         taken += time.perf_counter() - started
     return taken
 
@@ -87,6 +90,7 @@ def peak(target, dtype):
         for _ in range(8):
             started = time.perf_counter()
             program.run()
+            target.finish()
             best = min(best, time.perf_counter() - started)
         _peaks[key] = 2 * n ** 3 / best
     return _peaks[key]

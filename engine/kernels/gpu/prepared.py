@@ -47,3 +47,10 @@ def last_step():
         note(functools.partial(start, *arguments, **options))
         return start(*arguments, **options)
     setattr(holder, name, noted)
+
+
+@functools.cache
+def few_blocks_are_meant():
+    """Numba's warning that a grid is small, one for each launch, is off: small work has few blocks on purpose."""
+    from numba.cuda import dispatcher
+    dispatcher.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
