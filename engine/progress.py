@@ -16,12 +16,16 @@ class _Compiling:
         self._first = None                   # which of `times` is the first since the announcement
         self._seconds = 0.0
 
-    @contextlib.contextmanager
-    def span(self):
-        """Around whatever compiles; yields a function that gives its seconds without those of spans within."""
+    def announce(self):
+        """Says that compiling begins, once until `finish`."""
         if self._first is None:
             self._first = len(self.times)
             notice("compiling kernels for this machine (first use only, then cached on disk) ...")
+
+    @contextlib.contextmanager
+    def span(self):
+        """Around whatever compiles; yields a function that gives its seconds without those of spans within."""
+        self.announce()
         self._inside.append(0.0)
         started = time.perf_counter()
         try:
@@ -44,8 +48,11 @@ class _Compiling:
                 self.times.append((name, seconds()))
 
     def add(self, name, started):
-        """Notes one that nobody saw coming: compiled since `started` (as of time.perf_counter)."""
-        self.times.append((name, time.perf_counter() - started))
+        """Notes a kernel compiled since `started` (as of time.perf_counter) where no span could be put around it."""
+        seconds = time.perf_counter() - started
+        self.times.append((name, seconds))
+        if not self._inside:
+            self._seconds += seconds
 
     def finish(self):
         """Ends one announcement; says how many kernels it was and how long they took."""

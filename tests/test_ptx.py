@@ -119,7 +119,7 @@ def test_tensor_cores_are_fed_by_ldmatrix_and_asynchronous_copies(tmp_path):
         assert r["every"]["LDGSTS"] >= 8, r
 
 
-KEPT = '''
+PRETENDED = '''
 import sys
 from types import SimpleNamespace
 
@@ -127,7 +127,6 @@ from numba import cuda, float32, types
 from numba.cuda import codegen, dispatcher
 
 from engine import target
-from engine.kernels.matmul import cuda as products
 
 # what only a GPU or its driver could say
 dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=(8, 0))
@@ -135,6 +134,9 @@ codegen.JITCUDACodegen.magic_tuple = lambda self: ((13, 0), (8, 0))
 codegen.CUDACodeLibrary._ensure_cc = lambda self, cc: (8, 0)
 dispatcher._Kernel.bind = lambda self: self._codelibrary.get_asm_str()
 target.cuda._module, target.cuda._looked, target.cuda.demand = cuda, True, lambda capability, name: None
+'''
+KEPT = PRETENDED + '''
+from engine.kernels.matmul import cuda as products
 
 tile = getattr(products, sys.argv[1])
 made = products._product(products.PLAIN, None, tile, False, False, "f4")._compiled()
@@ -145,13 +147,48 @@ print(sum(made._cache_hits.values()), *(kernel._codelibrary.get_asm_str().count(
 '''
 
 
+AHEAD = PRETENDED + """
+import numpy as np
+
+from engine.kernels import TABLE
+from engine.kernels.entry import threads
+from engine.kernels.gpu.ahead import compile_ahead, gathered
+from engine.kernels.op import spec
+from engine.progress import compiling
+
+threads.set(2)
+x, y = np.ones(8, "f4"), np.ones(8, "f4")
+with gathered() as wanted:
+    for name in ("relu", "exp", "square", "relu"):
+        op = TABLE[name]
+        op.cuda(x, *op.arrange([spec(x)], [spec(y)], {}, 1).scalars, y)
+compile_ahead(wanted)
+assert not any(kernel.overloads for kernel, _ in wanted), "they are loaded when they are launched"
+for kernel, types in wanted:
+    kernel.compile(types)
+hits, misses = ({id(k): sum(found.values()) for k in (kernel for kernel, _ in wanted) for found in [getattr(k, name)]}
+                for name in ("_cache_hits", "_cache_misses"))
+print(len(wanted), len(compiling.times), sum(hits.values()), sum(misses.values()))
+"""
+
+
+def run_python(code, tmp_path, *arguments):
+    """The whole numbers that a script prints, which keeps its kernels in tmp_path."""
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "ENGINE_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    return tuple(map(int, done.stdout.split()))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")
+def test_what_a_program_launches_is_compiled_ahead_by_processes_that_have_no_gpu(tmp_path):
+    assert run_python(AHEAD, tmp_path) == (4, 3, 3, 0)
+    assert run_python(AHEAD, tmp_path) == (4, 0, 3, 0), "another process finds all of it on disk"
+
+
 def test_a_compiled_kernel_is_found_on_disk_by_another_process(tmp_path):
     def compiled(tile):
-        done = subprocess.run([sys.executable, "-c", KEPT, tile], cwd=ROOT, capture_output=True, text=True,
-                              env={**os.environ, "ENGINE_CACHE_DIR": str(tmp_path)})
-        assert done.returncode == 0, done.stderr
-        hits, products = map(int, done.stdout.split())
-        return hits, products
+        return run_python(KEPT, tmp_path, tile)
     first = compiled("SMALL")
     assert first[0] == 0 and first[1] >= 256, "16 steps of k, written out"
     assert compiled("SMALL") == (1, first[1])

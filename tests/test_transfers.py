@@ -1,5 +1,6 @@
 """Transfers to a GPU, without one: every order of work that a GPU may choose gives the right values, because whatever
 touches the same memory is ordered by a stream, an event or a wait of the host."""
+import contextlib
 import itertools
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from numba import config
 
 from engine import target as targets
+from engine.errors import TargetError
 from engine.graph import Graph
 from engine.runtime import Plan
 from engine.transfers import Conveyor
@@ -172,6 +174,7 @@ def test_a_step_is_launched_again_without_numba_looking_at_its_arguments(monkeyp
 
     from engine.kernels.gpu import prepared
     made = []
+    monkeypatch.delattr(dispatcher, "launch", raising=False)             # one package's name, then the other's
     for holder, name in ((dispatcher.driver, "launch_kernel"), (dispatcher, "launch")):
         prepared.last_step.cache_clear()
         monkeypatch.setattr(holder, name, lambda *words, **options: made.append((words, options)), raising=False)
@@ -205,3 +208,63 @@ def test_launches_that_are_made_again_are_those_of_the_plan(monkeypatch):
     with target.checking():                  # what is looked for may change from one run to the next
         program.run()
     np.testing.assert_array_equal(target.fetch(total), np.full(5, 6))
+
+
+class Driver:
+    """Stands for the driver's library: notes which of its functions are called; one of them may fail."""
+
+    def __init__(self, fails=""):
+        self.called, self.fails = [], fails
+
+    def __getattr__(self, name):
+        def function(*arguments):
+            self.called.append(name)
+            if name == "cuGetErrorName":
+                arguments[1]._obj.value = b"CUDA_ERROR_OF_THIS_TEST"
+            return 901 if name == self.fails else 0
+        return function
+
+
+@pytest.fixture
+def adding(monkeypatch):
+    """(a program that adds 1 to a total, of a target that says it has graphs; the total)"""
+    from engine.kernels import TABLE
+    from engine.kernels.program import Program
+    target = targets.cuda_emulated
+    x, total = target.place(np.ones(5, "f4")), target.place(np.zeros(5, "f4"))
+    program = Program(target)
+    program.add(TABLE["add"], [total, x], [total], {})
+    monkeypatch.setattr(type(target), "has_graphs", True)
+    monkeypatch.setattr(target.work, "handle", 7)
+    monkeypatch.setattr("engine.kernels.program.compile_ahead", lambda wanted: None)
+    monkeypatch.setattr("engine.kernels.program.gathered", contextlib.nullcontext)
+    return program, total
+
+
+@pytest.mark.skipif(not targets.cuda_emulated.present(), reason=targets.cuda_emulated.reason())
+def test_steps_after_the_first_are_one_launch_of_a_graph(monkeypatch, adding):
+    from engine.kernels.gpu import graphs
+    driver, (program, _) = Driver(), adding
+    monkeypatch.setattr(graphs, "driver", lambda: driver)
+    program.run()
+    assert not driver.called, "one step alone is launched as it is"
+    program.run(2)
+    made = ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphDestroy"]
+    assert driver.called == made + 2 * ["cuGraphLaunch"]
+    program.run(3)
+    assert driver.called == made + 5 * ["cuGraphLaunch"]
+    program.calls, program._launches, program._graph = [], None, None
+    assert driver.called[-1] == "cuGraphExecDestroy"
+
+
+@pytest.mark.skipif(not targets.cuda_emulated.present(), reason=targets.cuda_emulated.reason())
+def test_what_the_driver_refuses_is_said_and_ends_the_capture(monkeypatch, adding):
+    from engine.kernels.gpu import graphs
+    driver = Driver(fails="cuGraphInstantiateWithFlags")
+    monkeypatch.setattr(graphs, "driver", lambda: driver)
+    with pytest.raises(TargetError, match=r"cuGraphInstantiateWithFlags failed with CUDA_ERROR_OF_THIS_TEST \(901\)"):
+        adding[0].run(2)
+    driver.called.clear()
+    with pytest.raises(ZeroDivisionError):
+        graphs.CudaGraph([lambda: 1 / 0], 7)
+    assert driver.called == ["cuStreamBeginCapture_v2", "cuStreamEndCapture"], "a stream must not stay in capture"

@@ -175,7 +175,7 @@ def entries_of(wanted):
                 made = missing[key] = _entry_of(key[0], file, kernel, parameters, dtype)
                 made.enable_caching()
         if missing:
-            with _no_collection(), _whole_vectors():
+            with no_collection(), _whole_vectors():
                 _compile({key: made for key, made in missing.items() if not made.load()})
             _entries.update(missing)
         return [_entries[key] for key in keys]
@@ -195,7 +195,7 @@ def _compile(missing):
 
 
 @contextlib.contextmanager
-def _no_collection():
+def no_collection():
     """Without Python's search for garbage cycles, a fifth of the time that Numba takes, finding little."""
     was = gc.isenabled()
     gc.disable()
@@ -228,7 +228,7 @@ def _whole_vectors():
 def fresh(kernel, parameters, dtype):
     """An entry that was compiled now, not loaded: only that one can show its LLVM and assembly."""
     made = _entry_of(f"{kernel.py_func.__name__}_entry", "<entry>", kernel, parameters, dtype)
-    with _lock, _no_collection(), _whole_vectors():      # one at a time: what is changed in Numba is put back
+    with _lock, no_collection(), _whole_vectors():      # one at a time: what is changed in Numba is put back
         made.compile()
     compiling.finish()
     return made

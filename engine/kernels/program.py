@@ -14,7 +14,10 @@ from engine.kernels import entry as entries
 from engine.kernels.entry import Wanted
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import recorded
+from engine.kernels.gpu.ahead import compile_ahead, gathered
+from engine.kernels.gpu.graphs import CudaGraph
 from engine.kernels.op import FLOATS, spec
+from engine.progress import compiling
 
 
 class Call:
@@ -49,7 +52,7 @@ class Program:
     def __init__(self, target):
         self.target = target
         self.calls = []
-        self._table = self._launches = None
+        self._table = self._launches = self._graph = None
         self._alone = True                   # no call has more than one task
 
     def add(self, op, inputs, outputs, attributes, work=None):
@@ -78,7 +81,7 @@ class Program:
                 call.wanted = [Wanted(kernel, parameters, _float_of(arguments)) for kernel in op.phases]
                 call.block = np.array(words, np.int64)
         self.calls.append(call)
-        self._table = self._launches = None
+        self._table = self._launches = self._graph = None
         return call
 
     def _scratch(self, specs, work):
@@ -94,21 +97,29 @@ class Program:
         if self.target is not targets.cpu:
             return self._launch(rounds)
         for _ in range(rounds):
-            for call in self.calls:
-                for function in call.functions:
-                    function()
+            self._call_all()
 
     def _launch(self, rounds):
-        """The first round looks up and compiles; the others make the same launches again."""
+        """The first round looks up and compiles; the others make the same launches again, on a GPU as one."""
         if self._launches is None and rounds:
+            if self.target.has_graphs:
+                with gathered() as wanted:
+                    self._call_all()
+                compile_ahead(wanted)
             with recorded() as launches:
-                for call in self.calls:
-                    for function in call.functions:
-                        function()
+                self._call_all()
+            compiling.finish()
             self._launches, rounds = launches, rounds - 1
+        if self._graph is None and rounds and self._launches and self.target.has_graphs:
+            self._graph = CudaGraph(self._launches, self.target.work.handle)
         for _ in range(rounds):
-            for launch in self._launches:
+            for launch in [self._graph.launch] if self._graph else self._launches:
                 launch()
+
+    def _call_all(self):
+        for call in self.calls:
+            for function in call.functions:
+                function()
 
     def part(self, first, last):
         """The program of calls first .. last - 1 (the profiler runs them one at a time)."""

@@ -24,6 +24,7 @@ from engine import target
 from engine.kernels.emulator import emulate
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import prepared
+from engine.kernels.gpu.ahead import gather
 from engine.kernels.gpu.disk import keep_on_disk
 from engine.kernels.gpu.prepared import recorded
 from engine.kernels.gpu.unroll import expand, unrolled
@@ -115,6 +116,8 @@ class _Launcher:
         emulated = target.cuda_emulated
         if any(map(emulated.owns, arguments)):
             self._for((emulated.check, emulated.race))[grid](*arguments)
+        elif gather(lambda: self._for("gpu"), arguments):
+            return
         else:
             self._for("gpu")[(*grid, target.cuda.work.handle)](*arguments)
             if not target.cuda.simulated:
@@ -133,6 +136,7 @@ class _Launcher:
         options = dict(self.options)
         target.cuda.demand(options.pop("capability", (0, 0)), self.function.__name__)
         prepared.last_step()
+        prepared.few_blocks_are_meant()
         made = jit(**options)(self.function)
         keep_on_disk(made, options)
         return made

@@ -6,6 +6,7 @@ All are made inside a kernel's factory: a tile's numbers are constants in them.
 import functools
 from typing import NamedTuple
 
+import numpy as np
 from numba import int32
 
 from engine.kernels.gpu import (
@@ -46,9 +47,12 @@ SIMULATED = Tile(8, 8, 4, 4, 4)              # threads of the simulator are dear
 
 
 def registers(*arguments):
-    """The most registers of a thread, for a kernel factory's arguments: two blocks of 256 threads are on a
-    multiprocessor, one of which computes while the other waits; of fewer threads there are three or six."""
+    """The most registers of a thread, for a kernel factory's arguments, the last of which is the dtype: two blocks of
+    256 threads are on a multiprocessor, one of which computes while the other waits; of fewer threads there are three
+    or six, but of those whose sums alone take 128 registers two."""
     tile, = (a for a in arguments if isinstance(a, Tile))
+    if tile.high * tile.wide * np.dtype(arguments[-1]).itemsize >= 512:
+        return 255
     return 128 if tile.threads >= 256 else 168
 
 

@@ -1,0 +1,80 @@
+"""All kernels of a program compiled before its first launch, by several processes at once.
+
+A CUDA kernel takes Numba seconds, most of them Python's, and a network has some forty. Launchers do nothing but launch:
+called once with a list in place of the GPU, they say which kernels they will want for which arguments. What of these is
+not on disk is compiled by forks (`engine/kernels/together.py`) that never touch the GPU, and is then loaded.
+
+    with gathered() as wanted: launcher(x, y)            # launches nothing
+    compile_ahead(wanted)
+"""
+import contextlib
+import functools
+import threading
+from types import SimpleNamespace
+
+from engine.kernels.entry import no_collection, threads
+from engine.kernels.together import compile_together
+from engine.progress import compiling
+
+_notes = threading.local()
+
+
+@contextlib.contextmanager
+def gathered():
+    """A list of (kernel, argument types) that this thread's launches add to meanwhile, instead of launching."""
+    before, _notes.wanted = getattr(_notes, "wanted", None), []
+    try:
+        yield _notes.wanted
+    finally:
+        _notes.wanted = before
+
+
+def gather(made, arguments):
+    """Enters what a launch wants; False where it is not to be gathered but launched. made(): the `cuda.jit` kernel"""
+    wanted = getattr(_notes, "wanted", None)
+    if wanted is None:
+        return False
+    kernel = made()
+    wanted.append((kernel, tuple(kernel.typeof_pyval(a) for a in arguments)))
+    return True
+
+
+def compile_ahead(wanted):
+    """Leaves in the disk cache what is missing there of a list that `gathered` gave, if it is more than one kernel."""
+    missing = {}
+    for kernel, types in wanted:
+        name = kernel._cache.name(types)
+        if name and types not in kernel.overloads and kernel._cache.states(types) is None:
+            missing[name] = functools.partial(_compile, kernel, types)
+    if len(missing) > 1 and threads.get() > 1 and links_without_a_gpu():
+        compiling.announce()
+        with no_collection(), _capability_known(), compiling.span():
+            compile_together([[make] for make in missing.values()], threads.get())
+
+
+def links_without_a_gpu():
+    """Whether the package makes machine code without a driver: numba-cuda does, by nvJitLink; numba's own does not."""
+    from numba.cuda import dispatcher
+    return hasattr(dispatcher, "launch")
+
+
+def _compile(kernel, types):
+    """Compiles a kernel as its own `compile` would, into the disk cache and no further."""
+    from numba.cuda import dispatcher
+    if kernel._cache.load_overload(types, kernel.targetctx) is None:             # another process may have been first
+        made = dispatcher._Kernel(kernel.py_func, types, **kernel.targetoptions)
+        made._codelibrary.get_cubin(dispatcher.get_current_device().compute_capability)
+        kernel._cache.save_overload(types, made)
+
+
+@contextlib.contextmanager
+def _capability_known():
+    """Numba asks the driver for the GPU while it compiles, which a fork may not."""
+    from numba.cuda import dispatcher
+    asked = dispatcher.get_current_device
+    known = SimpleNamespace(compute_capability=tuple(asked().compute_capability))
+    dispatcher.get_current_device = lambda: known
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = asked
