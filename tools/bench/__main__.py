@@ -36,14 +36,14 @@ def measure(suites, count, only, file):
 def main():
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)}")
-    parser.add_argument("--target", choices=("cpu", "cuda"), default="cpu", help="cuda: the suite of that name")
+    parser.add_argument("--target", choices=("cpu", "cuda"), default="cpu", help="cuda: the suites of that name")
     parser.add_argument("--threads", type=int, nargs="*", default=None, help="default: 1 and all")
     parser.add_argument("--only", help="only rows whose name has this text")
     parser.add_argument("--json", help="file for the rows; rows of other suites in it are kept")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.target == "cuda":
-        arguments.suites, arguments.threads = ["cuda"], [len(cores())]
+        arguments.suites, arguments.threads = ["cuda", "cuda_networks"], [len(cores())]
     if not arguments.suites or set(arguments.suites) - set(SUITES):
         parser.error(f"expected suites of {', '.join(SUITES)}, got {' '.join(arguments.suites) or 'none'}")
     counts = arguments.threads or sorted({1, len(cores())})

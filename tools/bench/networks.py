@@ -216,10 +216,10 @@ def run(threads, only=None):
         return not only or only in title or only == kind
     found = [training_row(t, *arguments, threads, profile) for t, arguments in TRAINING.items()
              if wanted(t, "training")]
-    _show("training step", found, threads)
+    show("training step", found, f"{threads} threads; ratio = theirs / ours")
     guesses = [inference_row(f"{t}, inference", *arguments, threads, profile) for t, arguments in INFERENCE.items()
                if wanted(f"{t}, inference", "inference")]
-    _show("inference", guesses, threads)
+    show("inference", guesses, f"{threads} threads; ratio = theirs / ours")
     used = [memory_row(t, name, size) for t, (name, size, _) in TRAINING.items() if wanted(f"{t} memory", "memory")]
     if used:
         table("peak memory of a training step (MiB)", ["network", "ours", *formats(), "ratio"],
@@ -228,11 +228,12 @@ def run(threads, only=None):
     return found + guesses + used
 
 
-def _show(title, rows, threads):
+def show(title, rows, says):
+    """Prints a table of rows, milliseconds and ratios."""
     if not rows:
         return
     names = list(dict.fromkeys(kind for r in rows for kind in r["ms"]))
-    table(f"{title}, {threads} threads (ms; ratio = theirs / ours)", ["network", *names, "to torch", "to the best"],
+    table(f"{title} (ms; {says})", ["network", *names, "to torch", "to the best"],
           [[r["row"], *(f"{r['ms'][k]:.2f}" if k in r["ms"] else "-" for k in names), f"{r['ratio']:.2f}",
             f"{r['best_ratio']:.2f}"] for r in rows])
     for why in {r["absent"] for r in rows if r["absent"]}:

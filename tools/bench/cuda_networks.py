@@ -1,0 +1,114 @@
+"""Whole networks on a GPU: training steps and inference against PyTorch with cuDNN, float32 (TF32 off), same weights.
+
+    python -m tools.bench cuda_networks [--only TEXT]
+
+Ours trains as `fit` does, an epoch of steps on the placed data in one call. PyTorch is eager in both memory formats
+and, with nothing of Python left between the kernels, a captured graph of the same step; the fastest of them counts. A
+unit is a few steps, and ends when the GPU is done. `--only` is a text in a row's name; "profile" prints what each call
+of ours takes.
+"""
+import numpy as np
+
+from tools.bench.cuda import demand_gpu, replayed
+from tools.bench.networks import batch_of, formats, make, our_epoch, our_prediction, show
+from tools.bench.timing import best_of, median, race, ratio
+
+STEPS = 4
+TRAINING = {"lenet5 batch 128": ("lenet5", 128, {}), "resnet20 batch 128": ("resnet20", 128, {}),
+            "alexnet batch 32": ("alexnet", 32, {"dropout": 0.0}), "resnet50 batch 32": ("resnet50", 32, {})}
+INFERENCE = {"resnet50 batch 1": ("resnet50", 1), "resnet50 batch 32": ("resnet50", 32),
+             "mobilenet_v2 batch 1": ("mobilenet_v2", 1)}
+
+
+def first(x, memory):
+    """x (n, h, w, c) as a tensor (n, c, h, w) on the GPU, in one of PyTorch's memory formats."""
+    import torch
+    return torch.from_numpy(x).cuda().permute(0, 3, 1, 2).contiguous(memory_format=memory)
+
+
+def trainers(model, x, y, size):
+    """name -> STEPS steps of PyTorch's."""
+    import torch
+
+    from tools.bench.twins import twin
+    sides = {}
+    for kind, memory in formats().items():
+        net = twin(model).cuda().to(memory_format=memory).train()
+        update = torch.optim.SGD(net.parameters(), 1e-4, momentum=0.9, fused=True)
+        pairs = [(first(x[i:i + size], memory), torch.from_numpy(y[i:i + size]).cuda()) for i in range(0, len(x), size)]
+        step = stepper(net, torch.nn.CrossEntropyLoss(), update)
+        sides[kind] = lambda step=step, pairs=pairs: [step(*pair) for pair in pairs]
+        sides[f"{kind} graph"] = replayed(lambda step=step, pair=pairs[0]: step(*pair), len(pairs))
+    return {name: finished(work) for name, work in sides.items()}
+
+
+def stepper(net, criterion, update):
+    def step(data, labels):
+        update.zero_grad(set_to_none=True)
+        criterion(net(data), labels).backward()
+        update.step()
+    return step
+
+
+def finished(work):
+    import torch
+
+    def run():
+        work()
+        torch.cuda.synchronize()             # of the whole GPU, whichever stream the work is in
+    return run
+
+
+def training_row(title, name, size, more, profile):
+    model = make(name, **more)
+    x, y = batch_of(model, size, STEPS)
+    ours, plan = our_epoch(model, x, y, size)
+    ours()
+    if profile:
+        print(plan.profile_run(5))
+    return row(title, {"ours": finished(ours), **trainers(model, x, y, size)}, STEPS)
+
+
+def inference_row(title, name, size, profile):
+    import torch
+
+    from tools.bench.twins import twin
+    model = make(name)
+    x, _ = batch_of(model, size)
+    ours, plan = our_prediction(model, x)
+    if profile:
+        print(plan.profile_run(5))
+    sides = {"ours": finished(ours)}
+    for kind, memory in formats().items():
+        net, data = twin(model).cuda().eval().to(memory_format=memory), first(x, memory)
+
+        def predict(net=net, data=data):
+            with torch.inference_mode():
+                return net(data)
+        sides[kind], sides[f"{kind} graph"] = finished(predict), finished(replayed(predict))
+    ours()
+    want, got = predict().cpu().numpy(), plan.fetch("prediction")
+    assert np.abs(want - got).max() < 1e-3 * np.abs(want).max(), f"{title}: both compute the same"
+    return row(title, sides, 1)
+
+
+def row(title, sides, steps):
+    times = race(sides, rounds=5, seconds=0.05, threads=1)
+    best, eager = (best_of(times, [n for n in times if n != "ours" and n.endswith("graph") <= graphs])
+                   for graphs in (True, False))
+    return {"row": title, "threads": 1, "ms": {n: median(t) * 1e3 / steps for n, t in times.items()}, "torch": eager,
+            "ratio": ratio(times[eager], times["ours"]), "best": best,
+            "best_ratio": ratio(times[best], times["ours"]), "absent": ""}
+
+
+def run(threads, only=None):
+    """Prints a table as each row comes; returns the rows. Refuses where there is no GPU or no PyTorch with CUDA."""
+    demand_gpu()
+    profile, only = (only or "").startswith("profile"), (only or "").removeprefix("profile").strip()
+    found = []
+    for kind, made, of in (("training", training_row, TRAINING), ("inference", inference_row, INFERENCE)):
+        for title, arguments in of.items():
+            if only in f"{title}, {kind}":
+                found.append(made(title, *arguments, profile))
+                show(f"{kind} on a GPU", found[-1:], "ratio = PyTorch's / ours")
+    return found
