@@ -1,5 +1,9 @@
 """Formulas: typed numbers, the right source, digests that name what is computed."""
 import math
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -36,8 +40,25 @@ def test_an_elementary_function_is_called_by_its_name():
         assert math.isclose(f._cpu("float32")(np.float32(0.5)), f(0.5), rel_tol=3e-7)
 
 
+def bodies(formulas):
+    return [f.source.split("return ")[1] for f in formulas]
+
+
 def test_several_lambdas_on_a_line_are_told_apart():
-    assert [f.source.split("return ")[1] for f in pair] == ["x + 1", "x + 2"]
+    k = 3
+    several = map(Formula, (lambda x: x, lambda x: 1, lambda x: x + k, lambda x: x * k, lambda k: k))
+    assert bodies(pair) == ["x + 1", "x + 2"]
+    assert bodies(several) == ["x", "1", "x + k", "x * k", "k"]
+
+
+def test_lambdas_are_told_apart_where_python_keeps_no_columns(tmp_path):
+    """Nor does Python 3.12 keep one for a lambda that is nothing but a constant."""
+    script = tmp_path / "two.py"
+    script.write_text("from engine.kernels.formula import Formula\n"
+                      "same, one = Formula(lambda z: z), Formula(lambda z: 1)\nprint(same.source, one.source)\n")
+    said = subprocess.run([sys.executable, "-X", "no_debug_ranges", script], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])})
+    assert said.stdout.count("return z") == 1 and said.stdout.count("return 1") == 1, said.stderr
 
 
 def test_digest_covers_code_constants_and_called_functions():

@@ -170,13 +170,22 @@ def _definition(function):
 
 
 def _same_code(node, code):
-    """Whether a lambda's node is where its code says it stands (Python 3.11 on), or at least reads like it (3.10)."""
-    if hasattr(code, "co_positions"):
-        columns = [(line, column) for line, _, column, _ in code.co_positions() if column is not None]
-        first, last = (node.body.lineno, node.body.col_offset), (node.body.end_lineno, node.body.end_col_offset)
-        return all(first <= place <= last for place in columns if place != (node.lineno, 0))
-    made = compile(ast.Expression(node), "", "eval").co_consts[0]
-    return (made.co_names, made.co_varnames, made.co_consts) == (code.co_names, code.co_varnames, code.co_consts)
+    """Whether a lambda's node compiles to this code. (Where code stands in a line is not always known: Python 3.12 has
+    no place for a lambda that is one constant, and `-X no_debug_ranges` none at all.)"""
+    around = ast.parse(f"def around({', '.join(code.co_freevars)}): pass").body[0]
+    around.body = [ast.Return(node)]
+    module = compile(ast.fix_missing_locations(ast.Module([around], [])), "", "exec")
+    return _reading(_inner(_inner(module))) == _reading(code)
+
+
+def _inner(code):
+    """The first function within a code."""
+    return next(c for c in code.co_consts if isinstance(c, types.CodeType))
+
+
+def _reading(code):
+    constants = [_reading(c) if isinstance(c, types.CodeType) else (type(c), c) for c in code.co_consts]
+    return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars
 
 
 class _TypedNumbers(ast.NodeTransformer):
