@@ -8,6 +8,7 @@ by what it computes, not by where it was written.
 """
 import ast
 import builtins
+import dis
 import functools
 import hashlib
 import inspect
@@ -24,6 +25,11 @@ from engine.kernels.simd.parts import PartType, part
 
 # contraction to fused multiply-adds and ignoring the sign of zero are safe; NaN and infinity keep their meaning
 FASTMATH = {"contract", "nsz"}
+
+
+# instructions that read alike, and those that are nothing to a reader
+CALLS = {"LOAD_METHOD": "LOAD_ATTR", "CALL_METHOD": "CALL_FUNCTION", "PUSH_NULL": "", "NOP": "", "CACHE": "",
+         "EXTENDED_ARG": ""}
 
 
 class _Compiled:
@@ -184,8 +190,15 @@ def _inner(code):
 
 
 def _reading(code):
-    constants = [_reading(c) if isinstance(c, types.CodeType) else (type(c), c) for c in code.co_consts]
-    return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars
+    """What a code does, as a list. How it calls functions of a module may differ from what was compiled in its place:
+    there Python knows that the name was imported. Jumps lead to other places then."""
+    made = []
+    for instruction in dis.get_instructions(code):
+        name, value = CALLS.get(instruction.opname, instruction.opname), instruction.argval
+        if name:
+            made.append((name, _reading(value) if isinstance(value, types.CodeType) else
+                         None if "JUMP" in name else (type(value), value)))
+    return made
 
 
 class _TypedNumbers(ast.NodeTransformer):
