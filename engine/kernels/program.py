@@ -97,17 +97,17 @@ class Program:
         if self.target is not targets.cpu:
             return self._launch(rounds)
         for _ in range(rounds):
-            self._call_all()
+            self.launch_all()
 
     def _launch(self, rounds):
         """The first round looks up and compiles; the others make the same launches again, on a GPU as one."""
         if self._launches is None and rounds:
             if self.target.has_graphs:
                 with gathered() as wanted:
-                    self._call_all()
+                    self.launch_all()
                 compile_ahead(wanted)
             with recorded() as launches:
-                self._call_all()
+                self.launch_all()
             compiling.finish()
             self._launches, rounds = launches, rounds - 1
         if self._graph is None and rounds and self._launches and self.target.has_graphs:
@@ -116,7 +116,8 @@ class Program:
             for launch in [self._graph.launch] if self._graph else self._launches:
                 launch()
 
-    def _call_all(self):
+    def launch_all(self):
+        """Runs every call as it stands: on a GPU, its launcher."""
         for call in self.calls:
             for function in call.functions:
                 function()

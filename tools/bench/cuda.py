@@ -8,6 +8,7 @@ not run says so in its place and makes the command fail. The table: TFLOP/s of s
 GB/s of the STREAM triad a = b + s c, both with their share of the GPU's peak where that is known.
 """
 import math
+from typing import NamedTuple
 
 from tools.bench.timing import geometric_mean, median, ratio, table
 
@@ -89,7 +90,7 @@ def placed(tensor):
 
 
 def ours(op, inputs, attributes):
-    """(a callable that computes the op on these torch tensors REPEATS times, its outputs as torch tensors)."""
+    """(a program that computes the op on these torch tensors REPEATS times, its outputs as torch tensors)."""
     import torch
 
     from engine import target
@@ -103,25 +104,42 @@ def ours(op, inputs, attributes):
     program, results = Program(target.cuda), [placed(t) for t in out]
     for _ in range(REPEATS):
         program.add(TABLE[op], arrays, results, attributes)
-    return program.run, out
+    return program, out
 
 
-def row(name, op, inputs, attributes, peers, tolerance, cost):
-    """One comparison: both sides' times, and their results held against each other.
+class Case(NamedTuple):
+    """A row to come: our op and calls of PyTorch's, by name, whose first result ours has to be."""
+    name: str
+    op: str
+    inputs: list
+    attributes: dict
+    peers: dict
+    tolerance: float
+    cost: tuple                              # operations, bytes
 
-    peers: name -> (a call of PyTorch's, whose first result ours has to be once `turned`)
-    """
-    found = {"name": name, "ours_us": math.nan, "peer_us": math.nan, "ratio": math.nan, "tflops": math.nan,
+
+def compile_all(cases):
+    """Compiles what our side of all rows needs, by all processes allowed: one by one it would take minutes."""
+    from engine.kernels.gpu.ahead import compile_ahead, gathered
+    with gathered() as wanted:
+        for case in cases:
+            ours(case.op, case.inputs, case.attributes)[0].launch_all()
+    compile_ahead(wanted)
+
+
+def row(case):
+    """One comparison: both sides' times, and their results held against each other."""
+    found = {"name": case.name, "ours_us": math.nan, "peer_us": math.nan, "ratio": math.nan, "tflops": math.nan,
              "gbs": math.nan, "wrong": ""}
     try:
-        launch, out = ours(op, inputs, attributes)
-        times = gpu_times({"ours": launch, **{kind: replayed(work, REPEATS) for kind, work in peers.items()}})
-        found["wrong"] = difference(out[0], next(iter(peers.values()))(), tolerance)
+        program, out = ours(case.op, case.inputs, case.attributes)
+        times = gpu_times({"ours": program.run, **{k: replayed(work, REPEATS) for k, work in case.peers.items()}})
+        found["wrong"] = difference(out[0], next(iter(case.peers.values()))(), case.tolerance)
     except Exception as error:               # one row that fails must not take the others along
         text = str(error).strip().splitlines()
         return {**found, "wrong": f"{type(error).__name__}: {text[-1][:150] if text else ''}"}
-    peer = min(peers, key=lambda n: median(times[n]))
-    flops, size = cost
+    peer = min(case.peers, key=lambda n: median(times[n]))
+    flops, size = case.cost
     return {**found, "ours_us": median(times["ours"]) * 1e6, "peer_us": median(times[peer]) * 1e6,
             "ratio": ratio(times[peer], times["ours"]), "tflops": flops / median(times["ours"]) / 1e12,
             "gbs": size / median(times["ours"]) / 1e9}
@@ -148,9 +166,9 @@ def products(only):
                 a = torch.randn((k, m) if ta else (m, k), dtype=dtype, device="cuda")
                 b = torch.randn((n, k) if tb else (k, n), dtype=dtype, device="cuda")
                 left, right = (a.T if ta else a), (b.T if tb else b)
-                yield row(name, "matmul", [a, b], {"transpose_a": ta, "transpose_b": tb},
-                          {"torch": lambda left=left, right=right: left @ right}, tolerance,
-                          (2 * m * n * k, (m * k + k * n + m * n) * a.element_size()))
+                yield Case(name, "matmul", [a, b], {"transpose_a": ta, "transpose_b": tb},
+                           {"torch": lambda left=left, right=right: left @ right}, tolerance,
+                           (2 * m * n * k, (m * k + k * n + m * n) * a.element_size()))
 
 
 def halves(only):
@@ -160,8 +178,8 @@ def halves(only):
             if only and only not in f"matmul_half {kind} {n}":
                 continue
             a, b = (torch.randn(n, n, device="cuda").to(getattr(torch, kind)) for _ in range(2))
-            yield row(f"matmul_half {kind} {n}", "matmul_half", [a, b], {"format": kind},
-                      {"torch": lambda a=a, b=b: (a @ b).float()}, 1e-2, (2 * n ** 3, 8 * n * n))
+            yield Case(f"matmul_half {kind} {n}", "matmul_half", [a, b], {"format": kind},
+                       {"torch": lambda a=a, b=b: (a @ b).float()}, 1e-2, (2 * n ** 3, 8 * n * n))
 
 
 def convolutions(only):
@@ -192,7 +210,7 @@ def convolution(name, direction, size, c, o, r, stride, padding):
         w_ = w.permute(3, 2, 0, 1).contiguous(memory_format=form)
         peers[kind] = lambda work=call(direction, x_, w_, bias, y_, stride, padding): work().permute(*order)
     values = x.numel() + y.numel() + w.numel()
-    return row(name, op, inputs, {**a, **more}, peers, 1e-4, (2 * y.numel() * r * r * c, 4 * values))
+    return Case(name, op, inputs, {**a, **more}, peers, 1e-4, (2 * y.numel() * r * r * c, 4 * values))
 
 
 def others(only):
@@ -227,7 +245,7 @@ def others(only):
              lambda: functional.avg_pool2d(last, 2).permute(0, 2, 3, 1), 1.25 * pixels)):
         title = f"{name}{attributes.get('axis', '')}"
         if not only or only in title:
-            yield row(title, name, inputs, attributes, {"torch": peer}, 1e-4, (x.numel(), traffic))
+            yield Case(title, name, inputs, attributes, {"torch": peer}, 1e-4, (x.numel(), traffic))
 
 
 def loss_and_gradient(logits, labels):
@@ -262,7 +280,7 @@ def lecture():
 
 
 def seconds(op, inputs, attributes=()):
-    return median(gpu_times({op: ours(op, inputs, dict(attributes))[0]})[op])
+    return median(gpu_times({op: ours(op, inputs, dict(attributes))[0].run})[op])
 
 
 def triad():
@@ -284,12 +302,14 @@ def line(name, cells, more=""):
 def run(threads, only=None):
     """Prints and returns all rows; refuses where there is no GPU or no PyTorch with CUDA."""
     demand_gpu()
-    rows = []
-    for family in (products, halves, convolutions, others):
+    families, rows = (products, halves, convolutions, others), []
+    compile_all(case for family in families for case in family(only))
+    for family in families:
         found = []
         print(f"\nthe CUDA target and PyTorch: {family.__name__}")
         line("", NUMBERS)
-        for made in family(only):
+        for case in family(only):
+            made = row(case)
             line(made["name"], [f"{made[n]:.2f}" for n in NUMBERS], made["wrong"])
             found.append(made)
         right = [made["ratio"] for made in found if not made["wrong"]]
