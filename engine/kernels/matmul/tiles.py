@@ -94,54 +94,42 @@ def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, copy, 
         b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
 
 
-@part
-def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, copy):
-    """As `tiles`, for rows of A that lie side by side. `copy`, if not None, is where this panel of a transposed A is
-    copied to, what belongs to one k together; if it is None, `a` is such a copy."""
-    b, ldb, b_strip = right
-    c, ldc = out
-    ahead, ahead_row, ahead_strip = soon
-    before, before_row, before_col = start
-    lanes = lanes_of(c)
-    apart, width = padded(ROWS, lanes), vectors * lanes
-    if copy is None:
-        a_col = apart                        # a constant: every address of a step is the same register and a number
-    for _ in range(strips):
-        acc = tile_load(tile(rows, vectors, c), before, before_row)
-        if kc > SHORT:
-            prefetch(acc, c + width, ldc, rows)
-        for k in range(kc):
-            prefetch(acc, ahead + k * ahead_row, 0, 1)
-            if copy is not None:
-                for r in range(0, rows, lanes):
-                    tile_store(tile_load(tile(1, 1, c), a + (k * a_col + r), 0, rows - r), copy + (k * apart + r), 0)
-            acc = outer_fma(acc, a + k * a_col, 1, tile_load(tile(1, vectors, c), b + k * ldb, 0))
-        tile_store(acc, c, ldc)
-        b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
+@part(forceinline=True)
+def near_step(acc, like, a, b, ahead, copy):
+    """One step of k of `near_tiles`; a row of B is a tile like `like`."""
+    prefetch(acc, ahead, 0, 1)
+    if copy is not None:
+        for r in range(0, ROWS, lanes_of(b)):
+            tile_store(tile_load(tile(1, 1, b), a + r, 0, ROWS - r), copy + r, 0)
+    return outer_fma(acc, a, 1, tile_load(like, b, 0))
 
 
 @part
 def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, copy):
-    """As `tiles`, for rows of A that lie side by side. `copy`, if not None, is where this panel of a transposed A is
-    copied to, what belongs to one k together; if it is None, `a` is such a copy."""
+    """As `tiles`, for ROWS rows of A that lie side by side. `copy`, if not None, is where this panel of a transposed A
+    is copied to, what belongs to one k together; if it is None, `a` is such a copy. Two steps a turn: a processor that
+    shares its core has no time for the loop's own instructions."""
     b, ldb, b_strip = right
     c, ldc = out
     ahead, ahead_row, ahead_strip = soon
     before, before_row, before_col = start
-    lanes = lanes_of(c)
-    apart, width = padded(ROWS, lanes), vectors * lanes
+    apart, width, odd, to = padded(ROWS, lanes_of(c)), vectors * lanes_of(c), kc % 2, copy
     if copy is None:
         a_col = apart                        # a constant: all addresses of a step are one register and numbers
+    like = tile(1, vectors, c)
     for _ in range(strips):
         acc = tile_load(tile(rows, vectors, c), before, before_row)
         if kc > SHORT:
             prefetch(acc, c + width, ldc, rows)
-        for k in range(kc):
-            prefetch(acc, ahead + k * ahead_row, 0, 1)
+        if odd:
+            acc = near_step(acc, like, a, b, ahead, copy)
+        for k in range(odd, kc, 2):
             if copy is not None:
-                for r in range(0, rows, lanes):
-                    tile_store(tile_load(tile(1, 1, c), a + (k * a_col + r), 0, rows - r), copy + (k * apart + r), 0)
-            acc = outer_fma(acc, a + k * a_col, 1, tile_load(tile(1, vectors, c), b + k * ldb, 0))
+                to = copy + k * apart
+            acc = near_step(acc, like, a + k * a_col, b + k * ldb, ahead + k * ahead_row, to)
+            if copy is not None:
+                to = copy + (k + 1) * apart
+            acc = near_step(acc, like, a + (k + 1) * a_col, b + (k + 1) * ldb, ahead + (k + 1) * ahead_row, to)
         tile_store(acc, c, ldc)
         b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
 
