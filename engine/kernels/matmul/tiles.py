@@ -43,6 +43,7 @@ WIDE = 8                                     # vectors of a tile of one row: as 
 TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer rows waits for its own additions
 DOTS_SIDE_BY_SIDE = 1024                     # from here on rows of W come from afar, best one after the other
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
+A_AHEAD = 16                                 # the same of a transposed A
 SAME_SETS = 256                              # a row of C of a multiple of so many values: its panels meet in a cache
 OUTER = 2                                    # k steps of a product that is little more than writing C
 SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for instead (`is_short`)
@@ -93,6 +94,46 @@ def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, copy, 
         b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
 
 
+@part(forceinline=True)
+def near_step(acc, like, a, b, ahead, copy):
+    """One step of k of `near_tiles`; a row of B is a tile like `like`."""
+    prefetch(acc, ahead, 0, 1)
+    if copy is not None:
+        for r in range(0, ROWS, lanes_of(b)):
+            tile_store(tile_load(tile(1, 1, b), a + r, 0, ROWS - r), copy + r, 0)
+    return outer_fma(acc, a, 1, tile_load(like, b, 0))
+
+
+@part
+def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, copy):
+    """As `tiles`, for ROWS rows of A that lie side by side. `copy`, if not None, is where this panel of a transposed A
+    is copied to, what belongs to one k together; if it is None, `a` is such a copy. Two steps a turn: a processor that
+    shares its core has no time for the loop's own instructions."""
+    b, ldb, b_strip = right
+    c, ldc = out
+    ahead, ahead_row, ahead_strip = soon
+    before, before_row, before_col = start
+    apart, width, odd, to = padded(ROWS, lanes_of(c)), vectors * lanes_of(c), kc % 2, copy
+    if copy is None:
+        a_col = apart                        # a constant: all addresses of a step are one register and numbers
+    like = tile(1, vectors, c)
+    for _ in range(strips):
+        acc = tile_load(tile(rows, vectors, c), before, before_row)
+        if kc > SHORT:
+            prefetch(acc, c + width, ldc, rows)
+        if odd:
+            acc = near_step(acc, like, a, b, ahead, copy)
+        for k in range(odd, kc, 2):
+            if copy is not None:
+                to = copy + k * apart
+            acc = near_step(acc, like, a + k * a_col, b + k * ldb, ahead + k * ahead_row, to)
+            if copy is not None:
+                to = copy + (k + 1) * apart
+            acc = near_step(acc, like, a + (k + 1) * a_col, b + (k + 1) * ldb, ahead + (k + 1) * ahead_row, to)
+        tile_store(acc, c, ldc)
+        b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
+
+
 @unit
 def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed_strip):
     """A block of A times full strips of B. With `packed_strip` > 0 the first panel packs B on its way, for the others;
@@ -132,6 +173,50 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed
                 by_rows(tiles, height, 1, ROWS, (2, strips - done, kc, None, at, of, to, since, soon, None, 0))
             a += a_panel if a_panel > 0 else height * a_row
             i += height
+
+
+@unit
+def copied_strips(panels, strips, kc, a, a_col, right, out, start, ahead, copy, size, fresh):
+    """Panels of ROWS rows of a transposed A times full strips of B. The panels' copies are `size` values apart; if
+    `fresh`, the first strip makes them on its way: a load and a store among so many multiply-adds cost nothing."""
+    b, ldb, b_strip = right
+    c, ldc = out
+    before, before_row, before_col = start
+    width, short = 2 * lanes_of(c), is_short(kc, strips)
+    coming = 2 * width if ldc % SAME_SETS == 0 else ROWS * ldc
+    for _ in range(panels):
+        of, to, since, soon = right, (c, ldc), (before, before_row, before_col), (b + ahead, ldb, b_strip)
+        if short:
+            soon = c + coming, ldc, width
+        if fresh:
+            far = a + A_AHEAD * a_col, a_col, 0
+            by_rows(near_tiles, ROWS, ROWS, ROWS, (2, 1, kc, a, a_col, of, to, since, far, copy))
+            of, to, soon = (b + b_strip, ldb, b_strip), (c + width, ldc), (soon[0] + soon[2], soon[1], soon[2])
+            since = before + width * before_col, before_row, before_col
+        by_rows(near_tiles, ROWS, ROWS, ROWS, (2, strips - fresh, kc, copy, 0, of, to, since, soon, None))
+        a, c, before, copy = a + ROWS, c + ROWS * ldc, before + ROWS * before_row, copy + size
+
+
+@part
+def block_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed_strip, copy, size, copied):
+    """As `full_strips`; A's panels of ROWS rows, but a first one that packs B, are copied if `copied` is 1, or have
+    been if it is 2."""
+    a, a_row, a_col, a_panel, lines, a_line = left
+    c, ldc = out
+    before, before_row, before_col = start
+    done, width = 0, 2 * lanes_of(c)
+    if copied and rows >= 2 * ROWS:
+        if packed_strip > 0:
+            full_strips(ROWS, strips, kc, left, right, out, start, ahead, packed, packed_strip)
+            done, right, ahead, packed_strip = ROWS, (packed, width, packed_strip), PACKED_AHEAD * width, 0
+        panels = rows // ROWS - done // ROWS
+        copied_strips(panels, strips, kc, a + done, a_col, right, (c + done * ldc, ldc),
+                      (before + done * before_row, before_row, before_col), ahead, copy, size, copied % 2)
+        done += panels * ROWS
+    if done < rows:
+        full_strips(rows - done, strips, kc, (a + done * a_row, a_row, a_col, a_panel, lines, a_line), right,
+                    (c + done * ldc, ldc), (before + done * before_row, before_row, before_col), ahead, packed,
+                    packed_strip)
 
 
 @unit
@@ -201,6 +286,7 @@ def blocks(m, n, k, left, right, out, start, done, work, kc, mc, ns, pack_a, pac
     strips = full + (n % width > 0)
     b_size = kc * width                      # strips without a gap, which would spread them over few cache sets
     a_size = padded(ROWS, lanes) * (padded(kc, lanes) + lanes) if pack_a else 0
+    copies, apart = pack_a and a_col != 1, a_size if full > ns else 0    # copies that are read only once take turns
     keep = m > mc                            # B's packed strips are used again
     packed_a = work + ((k_blocks * strips if keep else ns) * b_size + lanes * width) * (pack_b > 0)
     for i in range(0, m, mc):
@@ -209,11 +295,9 @@ def blocks(m, n, k, left, right, out, start, done, work, kc, mc, ns, pack_a, pac
             p, last = q * kc, q == k_blocks - 1
             steps = least(kc, k - p)
             at = (a + (i * a_row + p * a_col), a_row, a_col, 0, 1, 0)
-            if pack_a:
-                pack_panels(rows, steps, at[0], a_row, a_col, packed_a, a_size)
+            if pack_a and not copies:
+                pack_panels(rows, steps, at[0], a_row, packed_a, a_size)
                 at = (packed_a, padded(kc, lanes) + lanes, 1, a_size, 1, 0)
-                if a_col != 1:
-                    at = (packed_a, 1, padded(ROWS, lanes), a_size, 1, 0)
             before, before_row, before_col = c + i * ldc, ldc, 1
             if q == 0:
                 before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
@@ -227,8 +311,9 @@ def blocks(m, n, k, left, right, out, start, done, work, kc, mc, ns, pack_a, pac
                     of, ahead = (packed, width, b_size), PACKED_AHEAD * width
                     if i == 0:
                         pack_transposed(count, steps, b + (p * b_row + j * b_col), b_col, packed, b_size)
-                full_strips(rows, count, steps, at, of, (c + (i * ldc + j), ldc),
-                            (before + j * before_col, before_row, before_col), ahead, packed, packed_strip)
+                block_strips(rows, count, steps, at, of, (c + (i * ldc + j), ldc),
+                             (before + j * before_col, before_row, before_col), ahead, packed, packed_strip,
+                             packed_a, apart, copies if s == 0 else 2 * copies)
                 if last and done != 0:
                     call_hook(done, (rows, count * width, c + (i * ldc + j), y + (i * ldc + j), ldc))
             for j in range(full * width, n, lanes):
@@ -256,29 +341,13 @@ def copy_rows(rows, cols, src, ld, dst, ldd):
 
 
 @part
-def copy_columns(kc, panels, height, a, a_col, packed, size):
-    """Panels of a transposed A: the `height` values for one k together, `padded(ROWS)` apart; k by k, as A lies."""
-    t, lanes = tile(1, 1, a), lanes_of(a)
-    apart = padded(ROWS, lanes)
-    for k in range(kc):
-        for p in range(panels):
-            at, to = a + (k * a_col + p * height), packed + (p * size + k * apart)
-            for r in range(0, height, lanes):
-                tile_store(tile_load(t, at + r, 0, height - r), to + r, 0)
-
-
-@part
-def pack_panels(rows, kc, a, a_row, a_col, packed, size):
-    """All panels of a block of A, `size` values each: rows at a distance that no cache minds, or, where A is
-    transposed, the values for one k together."""
+def pack_panels(rows, kc, a, a_row, packed, size):
+    """All panels of a block of A, `size` values each: rows at a distance that no cache minds."""
     i, apart = 0, size // padded(ROWS, lanes_of(a))       # the last k block may be shorter; its rows are as far apart
     while i < rows:
         height, panels = next_panels(rows - i)
-        if a_col == 1:
-            for p in range(panels):
-                copy_rows(height, kc, a + (i + p * height) * a_row, a_row, packed + p * size, apart)
-        else:
-            copy_columns(kc, panels, height, a + i * a_row, a_col, packed, size)
+        for p in range(panels):
+            copy_rows(height, kc, a + (i + p * height) * a_row, a_row, packed + p * size, apart)
         packed += panels * size
         i += panels * height
 

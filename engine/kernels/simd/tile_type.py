@@ -55,9 +55,12 @@ class _TileModel(models.PrimitiveModel):
 def row_pointers(builder, pointer, ld, rows):
     """Pointers to pointer[i * ld], each three from one base. The base goes through an empty piece of assembly, which
     LLVM cannot look into: otherwise it makes one chain of additions of all rows, in a microkernel as slow as the
-    multiply-adds, and spends much of its compile time on choosing that chain."""
-    out = []
+    multiply-adds, and spends much of its compile time on choosing that chain. Distances that are constants need none."""
+    out, known = [], isinstance(ld, ir.Constant)
     for row in range(rows):
+        if known:
+            out.append(builder.gep(pointer, [I64(row * ld.constant)]))
+            continue
         if row and row % 3 == 0:
             moved = builder.gep(pointer, [builder.mul(ld, I64(3))])
             pointer = builder.asm(ir.FunctionType(moved.type, [moved.type]), "", "=r,0", [moved], False)
