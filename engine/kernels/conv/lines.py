@@ -9,17 +9,33 @@ weights is the same turned around: for each kernel row
 
 Lines are copied once, with the zeros around them, a block of them at a time.
 
+Where o fills less than half a vector, `g` neighbouring pixels of dy are one row of g o values: a step then multiplies
+what all of them see with all their gradients, and of the sums those count that belong together:
+
+    dw[r, (s c), o] = sum over e < g of sums[r, (s c) + e sw c, e o + o]
+
     image   pointer, h, w, c
     kernel  r, s
     grid    p, q of the output
 """
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
 from engine.kernels.matmul.tiles import AHEAD, TALL, finish, full_strips, least, narrow_strip, padded
-from engine.kernels.simd import ROWS, lanes_of, part, pointer, tile, tile_load, tile_store
+from engine.kernels.simd import (
+    ROWS,
+    lanes_of,
+    outer_fma,
+    part,
+    pointer,
+    prefetch,
+    tile,
+    tile_load,
+    tile_store,
+)
 from engine.kernels.split import span
 
 EVEN = 4                                     # rows of a product that are a multiple of it make tall panels only
 EVEN_NARROW = ROWS - TALL or ROWS            # the same of a product of one vector, from TALL rows on
+NINE = 9                                     # rows of a tile for a 3x3 kernel's line of three channels
 
 
 @part
@@ -40,17 +56,20 @@ def padded_lines(image, first, count, left, wide, dst):
 
 
 @part
-def line_of_products(q, n, run, left, right, out, start):
-    """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch."""
+def line_of_products(q, n, run, left, right, out, start, behind):
+    """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch.
+    Panels run over the line's end where the `behind` pixels after it are to be computed later."""
     a, a_row, lines, a_line = left
     b, ldb = right
     y, ldc = out
     lanes, done = lanes_of(y), 0
     full = n // (2 * lanes)
-    # the last panel of a line begins early enough to be a tall one, and computes some pixels again
+    # otherwise the last panel of a line begins early enough to be a tall one, and computes some pixels again
     while full > 0 and done < q:
         rows = q - done - (q - done) % EVEN if q - done >= EVEN else q - done
-        if 0 < done and rows < EVEN:
+        if padded(q, EVEN) - q <= behind:
+            rows = padded(q, EVEN)
+        elif 0 < done and rows < EVEN:
             done, rows = q - EVEN, EVEN
         full_strips(rows, full, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b, ldb, 2 * lanes),
                     (y + done * ldc, ldc), start, AHEAD * ldb, y, 0)
@@ -59,7 +78,9 @@ def line_of_products(q, n, run, left, right, out, start):
         done = 0
         while done < q:
             rows = q - done - (q - done) % EVEN_NARROW if q - done >= TALL else q - done
-            if 0 < done and rows < TALL:
+            if tall_rows(q) - q <= behind:
+                rows = tall_rows(q)
+            elif 0 < done and rows < TALL:
                 done, rows = q - TALL, TALL
             narrow_strip(rows, least(lanes, n - j), run, (a + done * a_row, a_row, 1, 0, lines, a_line),
                          (b + j, ldb, 0), (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]))
@@ -84,28 +105,46 @@ def by_lines(x, w, geometry, y, start, f, work, block, task, tasks):
         for j in range(count):
             to = pointer(y) + (done + j) * q * o
             line_of_products(q, o, s * c, (work + j * stride_h * line, stride_w * c, r, dilation_h * line),
-                             (pointer(w), o), (to, o), start)
+                             (pointer(w), o), (to, o), start, (end - done - j - 1) * q)
             if f is not None:
                 finish(1, q * o, to, to, 0, f, None)
         done += count
 
 
 @part
-def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, task, tasks):
-    """sums[chunk, r, (s c), o] for a task's chunks of the output's lines, `tall_rows` of (s c)."""
+def nines(rows, cols, kc, left, right, out, start):
+    """As `narrow_strip` for a multiple of NINE rows."""
+    a, a_row, a_col, _, lines, a_line = left
+    b, ldb, _ = right
+    c, ldc = out
+    before, before_row, _ = start
+    for i in range(0, rows, NINE):
+        acc = tile_load(tile(NINE, 1, c), before + i * before_row, before_row, cols)
+        for line in range(lines):
+            at, of = a + (i * a_row + line * a_line), b + line * kc * ldb
+            for k in range(kc):
+                prefetch(acc, of + (k + AHEAD) * ldb, 0, 1)
+                acc = outer_fma(acc, at + k * a_col, a_row, tile_load(tile(1, 1, c), of + k * ldb, 0, cols))
+        tile_store(acc, c + i * ldc, ldc, cols)
+
+
+@part
+def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, together, task, tasks):
+    """sums[chunk, r, (s c), (e o)] for a task's chunks of the output's lines, `sum_rows` of (s c); `together` pixels
+    are one step."""
     stride_h, stride_w, top, left, dilation_h, _, _ = geometry
     _, h, width, c = x.shape
     r, s, _, o = w_shape
     number, p, q, _ = dy.shape
-    wide, rows = (q - 1) * stride_w + s, tall_rows(s * c)
-    line, lanes = wide * c, lanes_of(work)
-    full = o // (2 * lanes)
+    step, columns, lanes = stride_w * c, together * o, lanes_of(work)
+    wide, rows = (q - 1) * stride_w + s, sum_rows(s * c + (together - 1) * step, columns, lanes)
+    line, full = wide * c, columns // (2 * lanes)
     chunk0, mine = span(chunks, task, tasks)
     for chunk in range(chunk0, chunk0 + mine):
         done, lines = span(number * p, chunk, chunks)
-        end, begin, held = done + lines, done, sums + chunk * r * rows * o
+        end, begin, held = done + lines, done, sums + chunk * r * rows * columns
         if lines == 0:
-            zero_values(held, r * rows * o)
+            zero_values(held, r * rows * columns)
         while done < end:
             i = done % p
             count = least(least(block, end - done), p - i)
@@ -113,17 +152,20 @@ def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, ta
                          (count - 1) * stride_h + (r - 1) * dilation_h + 1, left, wide, work)
             b = pointer(dy) + done * q * o
             for row in range(r):
-                to = held + row * rows * o
-                at = (work + row * dilation_h * line, 1, stride_w * c, 0, count, stride_h * line)
-                since, since_row, since_col = to, o, 1
+                to = held + row * rows * columns
+                at = (work + row * dilation_h * line, 1, together * step, 0, count, stride_h * line)
+                since, since_row, since_col = to, columns, 1
                 if done == begin:
                     since, since_row, since_col = zero
                 if full > 0:
-                    full_strips(rows, full, q, at, (b, o, 2 * lanes), (to, o), (since, since_row, since_col), AHEAD * o,
-                                to, 0)
-                for j in range(full * 2 * lanes, o, lanes):
-                    narrow_strip(rows, least(lanes, o - j), q, at, (b + j, o, 0), (to + j, o),
-                                 (since + j * since_col, since_row, since_col))
+                    full_strips(rows, full, q // together, at, (b, columns, 2 * lanes), (to, columns),
+                                (since, since_row, since_col), AHEAD * columns, to, 0)
+                for j in range(full * 2 * lanes, columns, lanes):
+                    of, start = (b + j, columns, 0), (since + j * since_col, since_row, since_col)
+                    if rows % NINE == 0 and full == 0:
+                        nines(rows, least(lanes, columns - j), q // together, at, of, (to + j, columns), start)
+                    else:
+                        narrow_strip(rows, least(lanes, columns - j), q // together, at, of, (to + j, columns), start)
             done += count
 
 
@@ -134,15 +176,26 @@ def tall_rows(rows):
 
 
 @part
-def add_chunks(sums, w_shape, chunks, dw, task, tasks):
-    """dw[r, (s c), o] = the sum over chunks; a task's rows."""
+def sum_rows(rows, columns, lanes):
+    """So many rows, or a few more, that the tiles of so many columns make up."""
+    if columns % (2 * lanes) == 0:
+        return padded(rows, EVEN)
+    return least(tall_rows(rows), padded(rows, NINE)) if columns < 2 * lanes else tall_rows(rows)
+
+
+@part
+def add_chunks(sums, w_shape, step, chunks, together, dw, task, tasks):
+    """dw[r, (s c), o] = the sum over chunks and pixels e of sums[chunk, r, (s c) + e step, (e o)]; a task's rows."""
     r, s, c, o = w_shape
-    run, rows, lanes, one = s * c, tall_rows(s * c), lanes_of(dw), tile(1, 1, dw)
+    run, columns, lanes, one = s * c, together * o, lanes_of(dw), tile(1, 1, dw)
+    rows = sum_rows(run + (together - 1) * step, columns, lanes)
     first, count = span(r * run, task, tasks)
     for row in range(first, first + count):
-        at = sums + (row // run * rows + row % run) * o
+        at = sums + (row // run * rows + row % run) * columns
         for j in range(0, o, lanes):
             total = one
             for chunk in range(chunks):
-                total = total + tile_load(one, at + (chunk * r * rows * o + j), 0, o - j)
+                for e in range(together):
+                    place = (chunk * r * rows + e * step) * columns + e * o + j
+                    total = total + tile_load(one, at + place, 0, o - j)
             tile_store(total, dw + (row * o + j), 0, o - j)
