@@ -144,7 +144,7 @@ def plan_lines_weights(w, numbers, x, y, dtype, threads):
     wanted = tasks_for(math.prod(w) * number * p * q, threads)
     chunks = least(CHUNKS if math.prod(w) * number * p * q >= SERIAL_BELOW else 1, number * p)
     block, values = lines_at_once(w, numbers, x, y, q * o, dtype)
-    rows = {g: sum_rows((s + (g - 1) * numbers[1]) * c, g * o, lanes(dtype))
+    rows = {g: sum_rows(r, (s + (g - 1) * numbers[1]) * c, g * o, lanes(dtype))
             for g in range(1, max(1, lanes(dtype) // o) + 1) if q % g == 0}
     together = min(rows, key=lambda g: rows[g] / g)
     tasks, rows = least(wanted, chunks), rows[together]

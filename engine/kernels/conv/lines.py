@@ -22,6 +22,7 @@ from engine.kernels.conv.patches import clamp, copy_values, zero_values
 from engine.kernels.matmul.tiles import AHEAD, TALL, finish, full_strips, least, narrow_strip, padded
 from engine.kernels.simd import (
     ROWS,
+    VECTORS,
     lanes_of,
     outer_fma,
     part,
@@ -35,7 +36,8 @@ from engine.kernels.split import span
 
 EVEN = 4                                     # rows of a product that are a multiple of it make tall panels only
 EVEN_NARROW = ROWS - TALL or ROWS            # the same of a product of one vector, from TALL rows on
-NINE = 9                                     # rows of a tile for a 3x3 kernel's line of three channels
+MANY = VECTORS.registers == 32
+NINE = 9                                     # values in each of three kernel rows: a 3x3 kernel over three channels
 
 
 @part
@@ -112,20 +114,27 @@ def by_lines(x, w, geometry, y, start, f, work, block, task, tasks):
 
 
 @part
-def nines(rows, cols, kc, left, right, out, start):
-    """As `narrow_strip` for a multiple of NINE rows."""
-    a, a_row, a_col, _, lines, a_line = left
+def three_nines(cols, kc, left, right, out, start):
+    """As `narrow_strip` for NINE values of three kernel rows each, `a_tap` apart: 27 sums, all the registers there are,
+    for one look at the gradient."""
+    a, _, a_col, a_tap, lines, a_line = left
     b, ldb, _ = right
     c, ldc = out
     before, before_row, _ = start
-    for i in range(0, rows, NINE):
-        acc = tile_load(tile(NINE, 1, c), before + i * before_row, before_row, cols)
-        for line in range(lines):
-            at, of = a + (i * a_row + line * a_line), b + line * kc * ldb
-            for k in range(kc):
-                prefetch(acc, of + (k + AHEAD) * ldb, 0, 1)
-                acc = outer_fma(acc, at + k * a_col, a_row, tile_load(tile(1, 1, c), of + k * ldb, 0, cols))
-        tile_store(acc, c + i * ldc, ldc, cols)
+    first = tile_load(tile(NINE, 1, c), before, before_row, cols)
+    second = tile_load(first, before + NINE * before_row, before_row, cols)
+    third = tile_load(first, before + 2 * NINE * before_row, before_row, cols)
+    for line in range(lines):
+        at, of = a + line * a_line, b + line * kc * ldb
+        for k in range(kc):
+            prefetch(first, of + (k + AHEAD) * ldb, 0, 1)
+            row = tile_load(tile(1, 1, c), of + k * ldb, 0, cols)
+            first = outer_fma(first, at + k * a_col, 1, row)
+            second = outer_fma(second, at + (k * a_col + a_tap), 1, row)
+            third = outer_fma(third, at + (k * a_col + 2 * a_tap), 1, row)
+    tile_store(first, c, ldc, cols)
+    tile_store(second, c + NINE * ldc, ldc, cols)
+    tile_store(third, c + 2 * NINE * ldc, ldc, cols)
 
 
 @part
@@ -137,7 +146,8 @@ def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, to
     r, s, _, o = w_shape
     number, p, q, _ = dy.shape
     step, columns, lanes = stride_w * c, together * o, lanes_of(work)
-    wide, rows = (q - 1) * stride_w + s, sum_rows(s * c + (together - 1) * step, columns, lanes)
+    wide, taps = (q - 1) * stride_w + s, s * c + (together - 1) * step
+    rows, nines = sum_rows(r, taps, columns, lanes), in_nines(r, taps, columns, lanes)
     line, full = wide * c, columns // (2 * lanes)
     chunk0, mine = span(chunks, task, tasks)
     for chunk in range(chunk0, chunk0 + mine):
@@ -153,7 +163,8 @@ def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, to
             b = pointer(dy) + done * q * o
             for row in range(r):
                 to = held + row * rows * columns
-                at = (work + row * dilation_h * line, 1, together * step, 0, count, stride_h * line)
+                tap = dilation_h * line
+                at = (work + row * tap, 1, together * step, tap if nines else 0, count, stride_h * line)
                 since, since_row, since_col = to, columns, 1
                 if done == begin:
                     since, since_row, since_col = zero
@@ -162,9 +173,9 @@ def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, to
                                 (since, since_row, since_col), AHEAD * columns, to, 0)
                 for j in range(full * 2 * lanes, columns, lanes):
                     of, start = (b + j, columns, 0), (since + j * since_col, since_row, since_col)
-                    if rows % NINE == 0 and full == 0:
-                        nines(rows, least(lanes, columns - j), q // together, at, of, (to + j, columns), start)
-                    else:
+                    if nines and row % 3 == 0:
+                        three_nines(least(lanes, columns - j), q // together, at, of, (to + j, columns), start)
+                    elif not nines:
                         narrow_strip(rows, least(lanes, columns - j), q // together, at, of, (to + j, columns), start)
             done += count
 
@@ -176,11 +187,17 @@ def tall_rows(rows):
 
 
 @part
-def sum_rows(rows, columns, lanes):
-    """So many rows, or a few more, that the tiles of so many columns make up."""
-    if columns % (2 * lanes) == 0:
-        return padded(rows, EVEN)
-    return least(tall_rows(rows), padded(rows, NINE)) if columns < 2 * lanes else tall_rows(rows)
+def in_nines(r, taps, columns, lanes):
+    """Whether sums are those of `three_nines`."""
+    return MANY and taps == NINE and r % 3 == 0 and columns < 2 * lanes
+
+
+@part
+def sum_rows(r, taps, columns, lanes):
+    """So many rows as the values of a kernel row, or a few more, that the tiles of so many columns make up."""
+    if in_nines(r, taps, columns, lanes):
+        return NINE
+    return padded(taps, EVEN) if columns % (2 * lanes) == 0 else tall_rows(taps)
 
 
 @part
@@ -188,7 +205,7 @@ def add_chunks(sums, w_shape, step, chunks, together, dw, task, tasks):
     """dw[r, (s c), o] = the sum over chunks and pixels e of sums[chunk, r, (s c) + e step, (e o)]; a task's rows."""
     r, s, c, o = w_shape
     run, columns, lanes, one = s * c, together * o, lanes_of(dw), tile(1, 1, dw)
-    rows = sum_rows(run + (together - 1) * step, columns, lanes)
+    rows = sum_rows(r, run + (together - 1) * step, columns, lanes)
     first, count = span(r * run, task, tasks)
     for row in range(first, first + count):
         at = sums + (row // run * rows + row % run) * columns
