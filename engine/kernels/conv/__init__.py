@@ -12,7 +12,7 @@ what the kernels make of them.
 
 | op | result | gradient |
 |---|---|---|
-| conv2d | f(conv(x, w) + bias) | both gradients below, and a sum; matmul for dw of a 1x1 |
+| conv2d | f(conv(x, w) + bias) | both gradients below, and a sum; matmul for those of a 1x1 |
 | conv2d_plain | conv(x, w), as batch normalisation wants it | both gradients |
 | conv2d_input_gradient | dx of conv2d_plain, x of `shape` | conv2d_plain, conv2d_weight_gradient |
 | conv2d_weight_gradient | dw of conv2d_plain, w of `kernel` (r, s) | conv2d_input_gradient, conv2d_plain |
@@ -244,28 +244,40 @@ def through(graph, node, dy, op):
 
 
 def bias_gradient(graph, dz):
-    return graph.add("sum", graph.add("reshape", dz, shape=(math.prod(dz.shape[:3]), dz.shape[3])), axis=0)
+    return graph.add("sum", as_matrix(graph, dz), axis=0)
+
+
+def as_matrix(graph, value):
+    """Pixels or taps and channels, as a matrix."""
+    return graph.add("reshape", value, shape=(math.prod(value.shape[:3]), value.shape[3]))
+
+
+def input_gradient(graph, x, dy, w, attributes):
+    """dx; of a 1x1 convolution that is a plain product of matrices, as one: that reads weights as they lie."""
+    if is_matrix(x.shape, w.shape[:2], dy.shape, attributes) and attributes["groups"] == 1:
+        dx = graph.add(MATMUL, as_matrix(graph, dy), as_matrix(graph, w), transpose_b=True)
+        return graph.add("reshape", dx, shape=x.shape)
+    return graph.add(INPUT_GRADIENT, dy, w, **of(attributes, shape=x.shape))
 
 
 def weight_gradient(graph, x, dy, kernel, attributes):
-    """dw; of a 1x1 convolution that is a plain product of matrices, as one."""
+    """dw; of such a convolution, as a product too."""
     if is_matrix(x.shape, kernel, dy.shape, attributes) and attributes["groups"] == 1:
-        flat_x, flat_dy = (graph.add("reshape", v, shape=(math.prod(v.shape[:3]), v.shape[3])) for v in (x, dy))
-        dw = graph.add(MATMUL, flat_x, flat_dy, transpose_a=True)
+        dw = graph.add(MATMUL, as_matrix(graph, x), as_matrix(graph, dy), transpose_a=True)
         return graph.add("reshape", dw, shape=(1, 1, *dw.shape))
     return graph.add(WEIGHT_GRADIENT, x, dy, **of(attributes, kernel=kernel))
 
 
 def plain_grad(graph, node, dy):
     x, w = node.inputs
-    return (graph.add(INPUT_GRADIENT, dy, w, **of(node.attributes, shape=x.shape)),
+    return (input_gradient(graph, x, dy, w, node.attributes),
             weight_gradient(graph, x, dy, w.shape[:2], node.attributes))
 
 
 def conv2d_grad(graph, node, dy):
     x, w, _ = node.inputs
     dz = through(graph, node, dy, CONV2D)
-    return (graph.add(INPUT_GRADIENT, dz, w, **of(node.attributes, shape=x.shape)),
+    return (input_gradient(graph, x, dz, w, node.attributes),
             weight_gradient(graph, x, dz, w.shape[:2], node.attributes), bias_gradient(graph, dz))
 
 
