@@ -29,6 +29,7 @@ from engine.kernels.conv.blocking import (
     pays_narrow,
     pays_winograd,
     plan_lines,
+    plan_lines_back,
     plan_lines_weights,
     plan_narrow,
     plan_product,
@@ -160,8 +161,9 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
     if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype, a.get("kept", False)):
         return cpu.WINOGRAD, *plan_winograd(output[0] * -(-output[1] // 4) * -(-output[2] // 4), channels, n, dtype,
                                             threads)
-    if not back and pays_lines(w[:2], geometry(a), channels, n, dtype):
-        return cpu.LINES, *plan_lines(w, geometry(a), image, output, dtype, threads)
+    if pays_lines(w[:2], geometry(a), channels, n, dtype):
+        planned = plan_lines_back if back else plan_lines
+        return cpu.LINES, *planned(w, geometry(a), image, output, dtype, threads)
     gather = not is_matrix(image, w[:2], output, a)
     tasks, work, numbers = plan_product(m, n, k, gather, back and a["stride"] != (1, 1), back, dtype, threads, groups)
     return cpu.PRODUCT, tasks, (Spec((0,), dtype), *work), numbers

@@ -19,6 +19,7 @@ what all of them see with all their gradients, and of the sums those count that 
     grid    p, q of the output
 """
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
+from engine.kernels.conv.phases import phase_of, reach_of, taps_before
 from engine.kernels.matmul.tiles import AHEAD, TALL, finish, full_strips, least, narrow_strip, padded
 from engine.kernels.simd import (
     ROWS,
@@ -62,7 +63,7 @@ def line_of_products(q, n, run, left, right, out, start, behind):
     """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch.
     Panels run over the line's end where the `behind` pixels after it are to be computed later."""
     a, a_row, lines, a_line = left
-    b, ldb = right
+    b, ldb, b_strip = right
     y, ldc = out
     lanes, done = lanes_of(y), 0
     full = n // (2 * lanes)
@@ -73,7 +74,7 @@ def line_of_products(q, n, run, left, right, out, start, behind):
             rows = padded(q, EVEN)
         elif 0 < done and rows < EVEN:
             done, rows = q - EVEN, EVEN
-        full_strips(rows, full, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b, ldb, 2 * lanes),
+        full_strips(rows, full, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b, ldb, b_strip),
                     (y + done * ldc, ldc), start, AHEAD * ldb, y, 0)
         done += rows
     for j in range(full * 2 * lanes, n, lanes):
@@ -85,7 +86,7 @@ def line_of_products(q, n, run, left, right, out, start, behind):
             elif 0 < done and rows < TALL:
                 done, rows = q - TALL, TALL
             narrow_strip(rows, least(lanes, n - j), run, (a + done * a_row, a_row, 1, 0, lines, a_line),
-                         (b + j, ldb, 0), (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]))
+                         (b + (full * b_strip + j - full * 2 * lanes), ldb, 0), (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]))
             done += rows
 
 
@@ -107,9 +108,45 @@ def by_lines(x, w, geometry, y, start, f, work, block, task, tasks):
         for j in range(count):
             to = pointer(y) + (done + j) * q * o
             line_of_products(q, o, s * c, (work + j * stride_h * line, stride_w * c, r, dilation_h * line),
-                             (pointer(w), o), (to, o), start, (end - done - j - 1) * q)
+                             (pointer(w), o, 2 * lanes_of(to)), (to, o), start, (end - done - j - 1) * q)
             if f is not None:
                 finish(1, q * o, to, to, 0, f, None)
+        done += count
+
+
+@part
+def back_by_lines(dy, w, geometry, dx, turned, start, f, work, block, task, tasks):
+    """A task's lines of dx = f(start + the input gradient), `turned` the weights of its phases (`phases.py`): `block`
+    lines of each phase at once."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
+    _, p, q, o = dy.shape
+    r, s, c, _ = w.shape
+    number, h, width, _ = dx.shape
+    before_h, behind_h = reach_of(h, r, stride_h, top, dilation_h)
+    before_w, behind_w = reach_of(width, s, stride_w, left, dilation_w)
+    most, strip = (h + stride_h - 1) // stride_h, 2 * lanes_of(work)
+    wide = before_w + (width + stride_w - 1) // stride_w - 1 + behind_w
+    done, lines = span(number * most, task, tasks)
+    end, line = done + lines, wide * o
+    while done < end:
+        i, image = done % most, pointer(dx) + done // most * h * width * c
+        count = least(least(block, end - done), most - i)
+        padded_lines((pointer(dy) + done // most * p * q * o, p, q, o), i - before_h, before_h + count - 1 + behind_h,
+                     before_w, wide, work)
+        for phase in range(stride_h * stride_w):
+            a, b = phase // stride_w, phase % stride_w
+            row, high, _, _, taps_h, pad_h, step_h = phase_of(a, h, r, stride_h, top, dilation_h)
+            column, places, _, _, taps_w, pad_w, _ = phase_of(b, width, s, stride_w, left, dilation_w)
+            taps = taps_before(a, r, stride_h, dilation_h) * s + taps_h * taps_before(b, s, stride_w, dilation_w)
+            at = work + ((before_h - pad_h) * line + (before_w - pad_w) * o)
+            right = pointer(turned) + taps * o * padded(c, strip), strip, taps_h * taps_w * o * strip
+            for j in range(least(count, high - i)):
+                to = image + ((row + (i + j) * stride_h) * width + column) * c
+                line_of_products(places, c, taps_w * o, (at + j * line, o, taps_h, step_h * line), right,
+                                 (to, stride_w * c), start, 0)
+        if f is not None:
+            first, last = least(i * stride_h, h), least((i + count) * stride_h, h)
+            finish(1, (last - first) * width * c, image + first * width * c, image + first * width * c, 0, f, None)
         done += count
 
 
