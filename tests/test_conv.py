@@ -77,11 +77,12 @@ def test_random_shapes(seed):
 
 
 DEFAULTS = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}
-# one of each way: product with packed weights, 1x1 as a matrix, strided, depthwise, Winograd
+# one of each way: product with packed weights, 1x1 as a matrix, strided, depthwise, Winograd, few channels
 LARGE = (((1, 23, 21, 130), (3, 3), 130, {}), ((2, 13, 14, 96), (1, 1), 70, {"padding": (0, 0, 0, 0)}),
          ((2, 25, 24, 33), (5, 3), 48, {"stride": (2, 2)}), ((2, 17, 19, 96), (3, 3), 96, {"groups": 96}),
          ((3, 17, 18, 32), (3, 3), 48, {}), ((8, 7, 7, 64), (3, 3), 32, {}), ((1, 40, 39, 3), (7, 7), 64, {}),
-         ((5, 14, 13, 6), (5, 5), 16, {"padding": (0, 0, 0, 0)}))
+         ((5, 14, 13, 6), (5, 5), 16, {"padding": (0, 0, 0, 0)}), ((4, 13, 12, 3), (3, 3), 16, {}),
+         ((3, 12, 12, 1), (5, 5), 6, {"padding": (2, 2, 2, 2)}))
 
 
 @compiled

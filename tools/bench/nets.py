@@ -64,9 +64,10 @@ def ours(direction, x, w, bias, y, stride, padding):
         "dx": ("conv2d_input_gradient", [y, w], x, {"shape": x.shape}),
         "dw": ("conv2d_weight_gradient", [x, y], w, {"kernel": w.shape[:2]})}[direction]
     out, program, op = aligned(out.shape, "float32"), Program(target.cpu), TABLE[name]
-    if direction == "dw" and out.shape[:2] == (1, 1) and stride == 1:
-        flat = [v.reshape(-1, v.shape[3]) for v in inputs]
-        program.add(TABLE["matmul"], flat, [out[0, 0]], {"transpose_a": True, "transpose_b": False})
+    if direction != "forward" and w.shape[:2] == (1, 1) and stride == 1:
+        flat = [v.reshape(-1, v.shape[3]) for v in (*inputs, out)]
+        turned = {"transpose_a": direction == "dw", "transpose_b": direction == "dx"}
+        program.add(TABLE["matmul"], flat[:2], flat[2:], turned)
     else:
         program.add(op, inputs, [out], op.complete({**a, **more}))
     return program.run, out

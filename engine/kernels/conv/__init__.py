@@ -12,7 +12,7 @@ what the kernels make of them.
 
 | op | result | gradient |
 |---|---|---|
-| conv2d | f(conv(x, w) + bias) | both gradients below, and a sum; matmul for dw of a 1x1 |
+| conv2d | f(conv(x, w) + bias) | both gradients below, and a sum; matmul for those of a 1x1 |
 | conv2d_plain | conv(x, w), as batch normalisation wants it | both gradients |
 | conv2d_input_gradient | dx of conv2d_plain, x of `shape` | conv2d_plain, conv2d_weight_gradient |
 | conv2d_weight_gradient | dw of conv2d_plain, w of `kernel` (r, s) | conv2d_input_gradient, conv2d_plain |
@@ -29,6 +29,7 @@ from engine.kernels.conv.blocking import (
     pays_narrow,
     pays_winograd,
     plan_lines,
+    plan_lines_back,
     plan_lines_weights,
     plan_narrow,
     plan_product,
@@ -160,8 +161,9 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
     if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype, a.get("kept", False)):
         return cpu.WINOGRAD, *plan_winograd(output[0] * -(-output[1] // 4) * -(-output[2] // 4), channels, n, dtype,
                                             threads)
-    if not back and pays_lines(w[:2], geometry(a), channels, n, dtype):
-        return cpu.LINES, *plan_lines(w, geometry(a), image, output, dtype, threads)
+    if pays_lines(w[:2], geometry(a), channels, n, dtype):
+        planned = plan_lines_back if back else plan_lines
+        return cpu.LINES, *planned(w, geometry(a), image, output, dtype, threads)
     gather = not is_matrix(image, w[:2], output, a)
     tasks, work, numbers = plan_product(m, n, k, gather, back and a["stride"] != (1, 1), back, dtype, threads, groups)
     return cpu.PRODUCT, tasks, (Spec((0,), dtype), *work), numbers
@@ -244,28 +246,40 @@ def through(graph, node, dy, op):
 
 
 def bias_gradient(graph, dz):
-    return graph.add("sum", graph.add("reshape", dz, shape=(math.prod(dz.shape[:3]), dz.shape[3])), axis=0)
+    return graph.add("sum", as_matrix(graph, dz), axis=0)
+
+
+def as_matrix(graph, value):
+    """Pixels or taps and channels, as a matrix."""
+    return graph.add("reshape", value, shape=(math.prod(value.shape[:3]), value.shape[3]))
+
+
+def input_gradient(graph, x, dy, w, attributes):
+    """dx; of a 1x1 convolution that is a plain product of matrices, as one: that reads weights as they lie."""
+    if is_matrix(x.shape, w.shape[:2], dy.shape, attributes) and attributes["groups"] == 1:
+        dx = graph.add(MATMUL, as_matrix(graph, dy), as_matrix(graph, w), transpose_b=True)
+        return graph.add("reshape", dx, shape=x.shape)
+    return graph.add(INPUT_GRADIENT, dy, w, **of(attributes, shape=x.shape))
 
 
 def weight_gradient(graph, x, dy, kernel, attributes):
-    """dw; of a 1x1 convolution that is a plain product of matrices, as one."""
+    """dw; of such a convolution, as a product too."""
     if is_matrix(x.shape, kernel, dy.shape, attributes) and attributes["groups"] == 1:
-        flat_x, flat_dy = (graph.add("reshape", v, shape=(math.prod(v.shape[:3]), v.shape[3])) for v in (x, dy))
-        dw = graph.add(MATMUL, flat_x, flat_dy, transpose_a=True)
+        dw = graph.add(MATMUL, as_matrix(graph, x), as_matrix(graph, dy), transpose_a=True)
         return graph.add("reshape", dw, shape=(1, 1, *dw.shape))
     return graph.add(WEIGHT_GRADIENT, x, dy, **of(attributes, kernel=kernel))
 
 
 def plain_grad(graph, node, dy):
     x, w = node.inputs
-    return (graph.add(INPUT_GRADIENT, dy, w, **of(node.attributes, shape=x.shape)),
+    return (input_gradient(graph, x, dy, w, node.attributes),
             weight_gradient(graph, x, dy, w.shape[:2], node.attributes))
 
 
 def conv2d_grad(graph, node, dy):
     x, w, _ = node.inputs
     dz = through(graph, node, dy, CONV2D)
-    return (graph.add(INPUT_GRADIENT, dz, w, **of(node.attributes, shape=x.shape)),
+    return (input_gradient(graph, x, dz, w, node.attributes),
             weight_gradient(graph, x, dz, w.shape[:2], node.attributes), bias_gradient(graph, dz))
 
 

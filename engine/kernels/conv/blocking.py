@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.kernels.conv.lines import tall_rows
+from engine.kernels.conv.lines import sum_rows
+from engine.kernels.conv.phases import reach_of
 from engine.kernels.conv.winograd import OUT, PLACES, SIDE, TAPS
 from engine.kernels.matmul.blocking import SERIAL_BELOW, ceil, least, near_equal, up
-from engine.kernels.matmul.tiles import WIDE
+from engine.kernels.matmul.tiles import TALL, WIDE
 from engine.kernels.op import Spec
 from engine.kernels.simd import ROWS, cache_bytes, lanes
 
@@ -133,21 +134,39 @@ def plan_lines(w, numbers, x, y, dtype, threads):
     dtype, lines = np.dtype(dtype), y[0] * y[1]
     tasks = least(tasks_for(math.prod(w) * lines * y[2], threads), lines)
     block, values = lines_at_once(w, numbers, x, y, 0, dtype)
-    return (tasks, (Spec((0,), dtype), Spec((tasks * (values + WIDE * lanes(dtype)),), dtype)),
-            Blocking(1, block, 1, 0, 0, tasks))
+    values += WIDE * lanes(dtype) + TALL * numbers[1] * x[3]                # panels that run over a line's end
+    return tasks, (Spec((0,), dtype), Spec((tasks * values,), dtype)), Blocking(1, block, 1, 0, 0, tasks)
 
 
 def plan_lines_weights(w, numbers, x, y, dtype, threads):
     """(tasks, Specs of the work arrays, numbers) of a gradient by weights that reads lines: `kc` chunks of lines, which
-    depend on shapes only, and of each `mc` lines at once."""
+    depend on shapes only, of each `mc` lines at once, and `ns` pixels together."""
     dtype, (number, p, q, o), (r, s, c, _) = np.dtype(dtype), y, w
     wanted = tasks_for(math.prod(w) * number * p * q, threads)
     chunks = least(CHUNKS if math.prod(w) * number * p * q >= SERIAL_BELOW else 1, number * p)
     block, values = lines_at_once(w, numbers, x, y, q * o, dtype)
-    tasks, rows = least(wanted, chunks), tall_rows(s * c)
+    rows = {g: sum_rows(r, (s + (g - 1) * numbers[1]) * c, g * o, lanes(dtype))
+            for g in range(1, max(1, lanes(dtype) // o) + 1) if q % g == 0}
+    together = min(rows, key=lambda g: rows[g] / g)
+    tasks, rows = least(wanted, chunks), rows[together]
     values += WIDE * lanes(dtype) + rows
-    return (tasks, (Spec((chunks * r * rows * o + lanes(dtype),), dtype), Spec((tasks * values,), dtype)),
-            Blocking(chunks, block, 1, 0, 0, tasks))
+    return (tasks, (Spec((chunks * r * rows * together * o + lanes(dtype),), dtype), Spec((tasks * values,), dtype)),
+            Blocking(chunks, block, together, 0, 0, tasks))
+
+
+def plan_lines_back(w, numbers, dy, dx, dtype, threads):
+    """(tasks, Specs of the last two work arrays, numbers) of an input gradient that reads lines: `mc` of each phase at
+    once."""
+    dtype, lane = np.dtype(dtype), lanes(np.dtype(dtype))
+    stride_h, stride_w, top, left, dilation_h, dilation_w, _ = numbers
+    before, behind = reach_of(dx[1], w[0], stride_h, top, dilation_h)
+    line = (sum(reach_of(dx[2], w[1], stride_w, left, dilation_w)) + ceil(dx[2], stride_w) - 1) * dy[3]
+    most, beside = ceil(dx[1], stride_h), stride_h * dx[2] * dx[3]
+    fit = (cache_bytes(2) * 3 // 8 // dtype.itemsize - (before + behind - 1) * line) // (line + beside)
+    block = near_equal(most, max(1, fit))
+    tasks = least(tasks_for(math.prod(w) * math.prod(dy[:3]), threads), dx[0] * most)
+    values = 2 * WIDE * lane + (before + block - 1 + behind) * line + 2 * lane
+    return tasks, (Spec((0,), dtype), Spec((tasks * values,), dtype)), Blocking(1, block, 1, 0, 0, tasks)
 
 
 def lines_at_once(w, numbers, x, y, beside, dtype):

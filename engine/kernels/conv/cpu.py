@@ -8,22 +8,22 @@ All three are products, computed in the register tiles of `engine/kernels/matmul
     dw (r s c, o)       = patches (pixels, r s c).T dy (pixels, o)
 
 Patches are copied a block at a time into memory that stays in the L2 cache (`patches.py`), never as a whole; a 1x1
-convolution of stride 1 reads the image itself. With stride (sh, sw), dx is sh sw interleaved images ("phases"), each a
-convolution of stride 1 of dy with those taps of w that reach it: nothing is scattered, every value is one sum.
+convolution of stride 1 reads the image itself. With a stride, dx is one such product for each of its phases
+(`phases.py`).
 
 Groups are products beside each other. Sums run over k in order, in one chain of multiply-adds for each value, so the
 bits do not depend on blocking, tasks or threads.
 """
 from engine.kernels.conv.depthwise import depthwise, depthwise_input_gradient
-from engine.kernels.conv.lines import by_lines
+from engine.kernels.conv.lines import back_by_lines, by_lines
 from engine.kernels.conv.narrow import add_up, transposed_weights
 from engine.kernels.conv.patches import patches
+from engine.kernels.conv.phases import phase_of, taps_before, turn_weights
 from engine.kernels.conv.winograd import convolve_tiles, weight_tiles
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
 from engine.kernels.matmul.tiles import (
     AHEAD,
     WIDE,
-    copy_transposed,
     finish,
     full_strips,
     least,
@@ -34,7 +34,6 @@ from engine.kernels.simd import ROWS, lanes_of, part, pointer, tile, tile_load, 
 from engine.kernels.split import span
 
 PRODUCT, DEPTHWISE, WINOGRAD, NARROW, LINES = 0, 1, 2, 3, 4         # the ways of a convolution
-TURN = 64                                    # channels whose weights are turned together
 
 
 @part
@@ -218,74 +217,6 @@ def plain_kernel(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns
 
 
 @part
-def phase_of(number, size, taps, stride, pad, dilation):
-    """Along one axis, the image's places i with (i + pad) % stride == number: the first one, how many, the first kernel
-    tap that reaches them, the step to the next, how many, and padding and dilation of the convolution that they are."""
-    first = (number - pad) % stride
-    count = (size - first + stride - 1) // stride if first < size else 0
-    step = 1
-    while step * dilation % stride != 0:
-        step += 1
-    tap = 0
-    while tap < least(step, taps) and tap * dilation % stride != number:
-        tap += 1
-    if tap >= least(step, taps):
-        return first, count, 0, step, 0, 0, 1
-    reach = (taps - 1 - tap) // step
-    return (first, count, tap, step, reach + 1, ((tap + reach * step) * dilation - first - pad) // stride,
-            step * dilation // stride)
-
-
-@part
-def taps_before(number, taps, stride, dilation):
-    """How many taps of an axis belong to phases before this one."""
-    count = 0
-    for tap in range(taps):
-        if tap * dilation % stride < number:
-            count += 1
-    return count
-
-
-@part
-def turned_place(r, s, w_shape, h, width, geometry):
-    """Where tap (r, s) stands among the turned weights of a group, phase by phase, taps in reverse order: taps of the
-    phases before, its number in its own phase, taps of that."""
-    stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
-    a, b = r * dilation_h % stride_h, s * dilation_w % stride_w
-    _, _, first_r, step_r, high, _, _ = phase_of(a, h, w_shape[0], stride_h, top, dilation_h)
-    _, _, first_s, step_s, wide, _, _ = phase_of(b, width, w_shape[1], stride_w, left, dilation_w)
-    before = (taps_before(a, w_shape[0], stride_h, dilation_h) * w_shape[1]
-              + high * taps_before(b, w_shape[1], stride_w, dilation_w))
-    return before, (high - 1 - (r - first_r) // step_r) * wide + wide - 1 - (s - first_s) // step_s, high * wide
-
-
-@part
-def turn_weights(w, h, width, geometry, turned, strip, task, tasks):
-    """turned[group, phase, strip of c, taps, o, c] = w[tap, c, o]: the weights of the convolutions that dx consists of,
-    in strips of so many columns, as products like to read them."""
-    r, s, channels, o = w.shape
-    wide = padded(channels, strip)
-    groups, lanes = geometry[6], lanes_of(pointer(w))
-    n = o // groups
-    pieces = (n + TURN - 1) // TURN
-    first, count = span(groups * r * s * pieces, task, tasks)
-    for item in range(first, first + count):
-        piece, tap, group = item % pieces, item // pieces % (r * s), item // pieces // (r * s)
-        at, rows = piece * TURN, least(TURN, n - piece * TURN)
-        before, place, taps = turned_place(tap // s, tap % s, w.shape, h, width, geometry)
-        whole = rows - rows % lanes
-        for c in range(0, channels, strip):
-            src, cols = pointer(w) + ((tap * channels + c) * o + group * n + at), least(strip, channels - c)
-            to = (group * r * s + before) * n * wide + c * taps * n + (place * n + at) * strip
-            dst = pointer(turned) + to
-            if whole > 0:
-                copy_transposed(whole, cols, src, o, dst, strip)
-            for i in range(whole, rows):
-                for j in range(cols):
-                    dst[i * strip + j] = src[j * o + i]
-
-
-@part
 def backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks):
     """A task's part of dx = f(start + the input gradient), phase by phase."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, groups = geometry
@@ -320,6 +251,8 @@ def back(dy, w, geometry, dx, turned, u, start, f, own, numbers, task, tasks):
     elif way == WINOGRAD:
         pad = w.shape[0] - 1 - geometry[2], w.shape[1] - 1 - geometry[3]
         by_tiles(dy, w.shape[3], w.shape[2], dx, pad, u, start, f, own, mc, task, tasks)
+    elif way == LINES:
+        back_by_lines(dy, w, geometry, dx, turned, start, f, own, mc, task, tasks)
     elif way == NARROW:
         first, images = span(dx.shape[0], task, tasks)
         zero = zeros(own, lanes_of(own))
@@ -337,7 +270,7 @@ def turn(w, h, width, geometry, turned, way, task, tasks):
         transposed_weights(pointer(w), w.shape[0] * w.shape[1] * w.shape[2], w.shape[3], pointer(turned), task, tasks)
     elif way == WINOGRAD:
         turn_weights(w, h, width, geometry, turned, w.shape[2], task, tasks)
-    elif way == PRODUCT:
+    elif way == PRODUCT or way == LINES:
         turn_weights(w, h, width, geometry, turned, 2 * lanes_of(pointer(w)), task, tasks)
 
 

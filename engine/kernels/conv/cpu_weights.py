@@ -64,7 +64,7 @@ def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, s
         return
     if way == LINES:
         sums_of_chunks(x, dy, dweights.shape, geometry, pointer(sums), zeros(own, lanes), own + WIDE * lanes, kc, mc,
-                       task, tasks)
+                       ns, task, tasks)
         return
     _, h, width, c = x.shape
     number, p, q, o = dy.shape
@@ -88,7 +88,7 @@ def weight_gradient_finish(x, dy, sh, sw, top, left, dh, dw, groups, dweights, s
     if way == WINOGRAD:
         weights_of_sums(pointer(sums), x.shape[3], dy.shape[3], pointer(dweights), task, tasks)
     elif way == LINES:
-        add_chunks(pointer(sums), dweights.shape, kc, pointer(dweights), task, tasks)
+        add_chunks(pointer(sums), dweights.shape, sw * x.shape[3], kc, ns, pointer(dweights), task, tasks)
 
 
 WEIGHT_GRADIENT_PHASES = weight_gradient_kernel, weight_gradient_finish

@@ -9,17 +9,36 @@ weights is the same turned around: for each kernel row
 
 Lines are copied once, with the zeros around them, a block of them at a time.
 
+Where o fills less than half a vector, `g` neighbouring pixels of dy are one row of g o values: a step then multiplies
+what all of them see with all their gradients, and of the sums those count that belong together:
+
+    dw[r, (s c), o] = sum over e < g of sums[r, (s c) + e sw c, e o + o]
+
     image   pointer, h, w, c
     kernel  r, s
     grid    p, q of the output
 """
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
+from engine.kernels.conv.phases import phase_of, reach_of, taps_before
 from engine.kernels.matmul.tiles import AHEAD, TALL, finish, full_strips, least, narrow_strip, padded
-from engine.kernels.simd import ROWS, lanes_of, part, pointer, tile, tile_load, tile_store
+from engine.kernels.simd import (
+    ROWS,
+    VECTORS,
+    lanes_of,
+    outer_fma,
+    part,
+    pointer,
+    prefetch,
+    tile,
+    tile_load,
+    tile_store,
+)
 from engine.kernels.split import span
 
 EVEN = 4                                     # rows of a product that are a multiple of it make tall panels only
 EVEN_NARROW = ROWS - TALL or ROWS            # the same of a product of one vector, from TALL rows on
+MANY = VECTORS.registers == 32
+NINE = 9                                     # values in each of three kernel rows: a 3x3 kernel over three channels
 
 
 @part
@@ -40,29 +59,34 @@ def padded_lines(image, first, count, left, wide, dst):
 
 
 @part
-def line_of_products(q, n, run, left, right, out, start):
-    """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch."""
+def line_of_products(q, n, run, left, right, out, start, behind):
+    """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch.
+    Panels run over the line's end where the `behind` pixels after it are to be computed later."""
     a, a_row, lines, a_line = left
-    b, ldb = right
+    b, ldb, b_strip = right
     y, ldc = out
     lanes, done = lanes_of(y), 0
     full = n // (2 * lanes)
-    # the last panel of a line begins early enough to be a tall one, and computes some pixels again
+    # otherwise the last panel of a line begins early enough to be a tall one, and computes some pixels again
     while full > 0 and done < q:
         rows = q - done - (q - done) % EVEN if q - done >= EVEN else q - done
-        if 0 < done and rows < EVEN:
+        if padded(q, EVEN) - q <= behind:
+            rows = padded(q, EVEN)
+        elif 0 < done and rows < EVEN:
             done, rows = q - EVEN, EVEN
-        full_strips(rows, full, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b, ldb, 2 * lanes),
+        full_strips(rows, full, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b, ldb, b_strip),
                     (y + done * ldc, ldc), start, AHEAD * ldb, y, 0)
         done += rows
     for j in range(full * 2 * lanes, n, lanes):
         done = 0
         while done < q:
             rows = q - done - (q - done) % EVEN_NARROW if q - done >= TALL else q - done
-            if 0 < done and rows < TALL:
+            if tall_rows(q) - q <= behind:
+                rows = tall_rows(q)
+            elif 0 < done and rows < TALL:
                 done, rows = q - TALL, TALL
             narrow_strip(rows, least(lanes, n - j), run, (a + done * a_row, a_row, 1, 0, lines, a_line),
-                         (b + j, ldb, 0), (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]))
+                         (b + (full * b_strip + j - full * 2 * lanes), ldb, 0), (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]))
             done += rows
 
 
@@ -84,28 +108,90 @@ def by_lines(x, w, geometry, y, start, f, work, block, task, tasks):
         for j in range(count):
             to = pointer(y) + (done + j) * q * o
             line_of_products(q, o, s * c, (work + j * stride_h * line, stride_w * c, r, dilation_h * line),
-                             (pointer(w), o), (to, o), start)
+                             (pointer(w), o, 2 * lanes_of(to)), (to, o), start, (end - done - j - 1) * q)
             if f is not None:
                 finish(1, q * o, to, to, 0, f, None)
         done += count
 
 
 @part
-def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, task, tasks):
-    """sums[chunk, r, (s c), o] for a task's chunks of the output's lines, `tall_rows` of (s c)."""
+def back_by_lines(dy, w, geometry, dx, turned, start, f, work, block, task, tasks):
+    """A task's lines of dx = f(start + the input gradient), `turned` the weights of its phases (`phases.py`): `block`
+    lines of each phase at once."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
+    _, p, q, o = dy.shape
+    r, s, c, _ = w.shape
+    number, h, width, _ = dx.shape
+    before_h, behind_h = reach_of(h, r, stride_h, top, dilation_h)
+    before_w, behind_w = reach_of(width, s, stride_w, left, dilation_w)
+    most, strip = (h + stride_h - 1) // stride_h, 2 * lanes_of(work)
+    wide = before_w + (width + stride_w - 1) // stride_w - 1 + behind_w
+    done, lines = span(number * most, task, tasks)
+    end, line = done + lines, wide * o
+    while done < end:
+        i, image = done % most, pointer(dx) + done // most * h * width * c
+        count = least(least(block, end - done), most - i)
+        padded_lines((pointer(dy) + done // most * p * q * o, p, q, o), i - before_h, before_h + count - 1 + behind_h,
+                     before_w, wide, work)
+        for phase in range(stride_h * stride_w):
+            a, b = phase // stride_w, phase % stride_w
+            row, high, _, _, taps_h, pad_h, step_h = phase_of(a, h, r, stride_h, top, dilation_h)
+            column, places, _, _, taps_w, pad_w, _ = phase_of(b, width, s, stride_w, left, dilation_w)
+            taps = taps_before(a, r, stride_h, dilation_h) * s + taps_h * taps_before(b, s, stride_w, dilation_w)
+            at = work + ((before_h - pad_h) * line + (before_w - pad_w) * o)
+            right = pointer(turned) + taps * o * padded(c, strip), strip, taps_h * taps_w * o * strip
+            for j in range(least(count, high - i)):
+                to = image + ((row + (i + j) * stride_h) * width + column) * c
+                line_of_products(places, c, taps_w * o, (at + j * line, o, taps_h, step_h * line), right,
+                                 (to, stride_w * c), start, 0)
+        if f is not None:
+            first, last = least(i * stride_h, h), least((i + count) * stride_h, h)
+            finish(1, (last - first) * width * c, image + first * width * c, image + first * width * c, 0, f, None)
+        done += count
+
+
+@part
+def three_nines(cols, kc, left, right, out, start):
+    """As `narrow_strip` for NINE values of three kernel rows each, `a_tap` apart: 27 sums, all the registers there are,
+    for one look at the gradient."""
+    a, _, a_col, a_tap, lines, a_line = left
+    b, ldb, _ = right
+    c, ldc = out
+    before, before_row, _ = start
+    first = tile_load(tile(NINE, 1, c), before, before_row, cols)
+    second = tile_load(first, before + NINE * before_row, before_row, cols)
+    third = tile_load(first, before + 2 * NINE * before_row, before_row, cols)
+    for line in range(lines):
+        at, of = a + line * a_line, b + line * kc * ldb
+        for k in range(kc):
+            prefetch(first, of + (k + AHEAD) * ldb, 0, 1)
+            row = tile_load(tile(1, 1, c), of + k * ldb, 0, cols)
+            first = outer_fma(first, at + k * a_col, 1, row)
+            second = outer_fma(second, at + (k * a_col + a_tap), 1, row)
+            third = outer_fma(third, at + (k * a_col + 2 * a_tap), 1, row)
+    tile_store(first, c, ldc, cols)
+    tile_store(second, c + NINE * ldc, ldc, cols)
+    tile_store(third, c + 2 * NINE * ldc, ldc, cols)
+
+
+@part
+def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, together, task, tasks):
+    """sums[chunk, r, (s c), (e o)] for a task's chunks of the output's lines, `sum_rows` of (s c); `together` pixels
+    are one step."""
     stride_h, stride_w, top, left, dilation_h, _, _ = geometry
     _, h, width, c = x.shape
     r, s, _, o = w_shape
     number, p, q, _ = dy.shape
-    wide, rows = (q - 1) * stride_w + s, tall_rows(s * c)
-    line, lanes = wide * c, lanes_of(work)
-    full = o // (2 * lanes)
+    step, columns, lanes = stride_w * c, together * o, lanes_of(work)
+    wide, taps = (q - 1) * stride_w + s, s * c + (together - 1) * step
+    rows, nines = sum_rows(r, taps, columns, lanes), in_nines(r, taps, columns, lanes)
+    line, full = wide * c, columns // (2 * lanes)
     chunk0, mine = span(chunks, task, tasks)
     for chunk in range(chunk0, chunk0 + mine):
         done, lines = span(number * p, chunk, chunks)
-        end, begin, held = done + lines, done, sums + chunk * r * rows * o
+        end, begin, held = done + lines, done, sums + chunk * r * rows * columns
         if lines == 0:
-            zero_values(held, r * rows * o)
+            zero_values(held, r * rows * columns)
         while done < end:
             i = done % p
             count = least(least(block, end - done), p - i)
@@ -113,17 +199,21 @@ def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, ta
                          (count - 1) * stride_h + (r - 1) * dilation_h + 1, left, wide, work)
             b = pointer(dy) + done * q * o
             for row in range(r):
-                to = held + row * rows * o
-                at = (work + row * dilation_h * line, 1, stride_w * c, 0, count, stride_h * line)
-                since, since_row, since_col = to, o, 1
+                to = held + row * rows * columns
+                tap = dilation_h * line
+                at = (work + row * tap, 1, together * step, tap if nines else 0, count, stride_h * line)
+                since, since_row, since_col = to, columns, 1
                 if done == begin:
                     since, since_row, since_col = zero
                 if full > 0:
-                    full_strips(rows, full, q, at, (b, o, 2 * lanes), (to, o), (since, since_row, since_col), AHEAD * o,
-                                to, 0)
-                for j in range(full * 2 * lanes, o, lanes):
-                    narrow_strip(rows, least(lanes, o - j), q, at, (b + j, o, 0), (to + j, o),
-                                 (since + j * since_col, since_row, since_col))
+                    full_strips(rows, full, q // together, at, (b, columns, 2 * lanes), (to, columns),
+                                (since, since_row, since_col), AHEAD * columns, to, 0)
+                for j in range(full * 2 * lanes, columns, lanes):
+                    of, start = (b + j, columns, 0), (since + j * since_col, since_row, since_col)
+                    if nines and row % 3 == 0:
+                        three_nines(least(lanes, columns - j), q // together, at, of, (to + j, columns), start)
+                    elif not nines:
+                        narrow_strip(rows, least(lanes, columns - j), q // together, at, of, (to + j, columns), start)
             done += count
 
 
@@ -134,15 +224,32 @@ def tall_rows(rows):
 
 
 @part
-def add_chunks(sums, w_shape, chunks, dw, task, tasks):
-    """dw[r, (s c), o] = the sum over chunks; a task's rows."""
+def in_nines(r, taps, columns, lanes):
+    """Whether sums are those of `three_nines`."""
+    return MANY and taps == NINE and r % 3 == 0 and columns < 2 * lanes
+
+
+@part
+def sum_rows(r, taps, columns, lanes):
+    """So many rows as the values of a kernel row, or a few more, that the tiles of so many columns make up."""
+    if in_nines(r, taps, columns, lanes):
+        return NINE
+    return padded(taps, EVEN) if columns % (2 * lanes) == 0 else tall_rows(taps)
+
+
+@part
+def add_chunks(sums, w_shape, step, chunks, together, dw, task, tasks):
+    """dw[r, (s c), o] = the sum over chunks and pixels e of sums[chunk, r, (s c) + e step, (e o)]; a task's rows."""
     r, s, c, o = w_shape
-    run, rows, lanes, one = s * c, tall_rows(s * c), lanes_of(dw), tile(1, 1, dw)
+    run, columns, lanes, one = s * c, together * o, lanes_of(dw), tile(1, 1, dw)
+    rows = sum_rows(r, run + (together - 1) * step, columns, lanes)
     first, count = span(r * run, task, tasks)
     for row in range(first, first + count):
-        at = sums + (row // run * rows + row % run) * o
+        at = sums + (row // run * rows + row % run) * columns
         for j in range(0, o, lanes):
             total = one
             for chunk in range(chunks):
-                total = total + tile_load(one, at + (chunk * r * rows * o + j), 0, o - j)
+                for e in range(together):
+                    place = (chunk * r * rows + e * step) * columns + e * o + j
+                    total = total + tile_load(one, at + place, 0, o - j)
             tile_store(total, dw + (row * o + j), 0, o - j)

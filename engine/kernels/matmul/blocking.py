@@ -96,7 +96,8 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
         pack_b = ON_THE_WAY
     # Tasks that share the rows would copy all of B each; tasks that share the columns write to the same rows, which
     # costs more where there is little else to do than to write.
-    columns = m < 4 * ROWS or (pack_b and (k > SHORT or m < 2 * ROWS * tasks))
+    narrow = strips < 2 * tasks and m >= 8 * n               # each would read a tall A for little more than one strip
+    columns = m < 4 * ROWS or (pack_b and not narrow and (k > SHORT or m < 2 * ROWS * tasks))
     n_tasks = tasks if strips >= tasks and columns else 1
     m_tasks = tasks // n_tasks if m >= 2 * tasks else 1
     if pack_b == ON_THE_WAY and m < 4 * ROWS * m_tasks:
