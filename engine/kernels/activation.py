@@ -32,7 +32,7 @@ from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load4, store4
 from engine.kernels.op import Op, demand, floats, same
 from engine.kernels.simd.parts import part
-from engine.kernels.stream import flat_streaming, map_block, slope_block, stream_blocks
+from engine.kernels.stream import flat_streaming, map_values, put_share, slope_values
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -222,15 +222,15 @@ ACTIVATIONS = {a.name: replace(a, truth=REFERENCES[a.name]) for a in _BUILT_IN}
 
 
 @part
-def map_cpu(x, f, out, work, streamed, task, tasks):
+def map_cpu(x, f, out, store, task, tasks):
     """out[i] = f(x[i])"""
-    stream_blocks(map_block, (x,), f, (), out, work, streamed, task, tasks)
+    put_share(map_values, (x,), f, (), out, store, task, tasks)
 
 
 @part
-def scale_by_slope_cpu(dy, x, slope, dx, work, streamed, task, tasks):
+def scale_by_slope_cpu(dy, x, slope, dx, store, task, tasks):
     """dx[i] = dy[i] * slope(x[i]); x may be the output y"""
-    stream_blocks(slope_block, (dy, x), slope, (), dx, work, streamed, task, tasks)
+    put_share(slope_values, (dy, x), slope, (), dx, store, task, tasks)
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA

@@ -15,6 +15,7 @@ from engine.kernels.entry import Wanted
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import recorded
 from engine.kernels.op import FLOATS, spec
+from engine.kernels.simd.stores import Store
 
 
 class Call:
@@ -134,7 +135,7 @@ def pack(arguments):
         if isinstance(a, np.ndarray):
             parameters.append(("array", a.ndim, a.dtype))
             words += [a.ctypes.data, *a.shape]
-        elif isinstance(a, Formula):
+        elif isinstance(a, (Formula, Store)):
             parameters.append(("formula", a))
         elif isinstance(a, (bool, int, np.integer)):
             parameters.append(("int",))
