@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.errors import EngineError
-from engine.kernels.elementary.normal import normal
+from engine.kernels.elementary.normal import normal, times_normal
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load4, store4
 from engine.kernels.op import Op, demand, floats, same
@@ -181,7 +181,7 @@ _BUILT_IN = (
     activation("leaky_relu", lambda x: x if x > 0 else 0.01 * x, lambda y: 1 if y > 0 else 0.01, "y"),
     activation("elu", elu_at, lambda y: 1 if y > 0 else y + 1, "y"),
     activation("selu", selu_at, lambda y: SELU_SCALE if y > 0 else y + SELU_SCALE * SELU_ALPHA, "y"),
-    activation("gelu", lambda x: x * normal(x), gelu_slope),
+    activation("gelu", lambda x: times_normal(x), gelu_slope),
     activation("gelu_tanh", gelu_tanh_at, gelu_tanh_slope),
     activation("silu", lambda x: x * sigmoid_at(x), silu_slope),
     activation("softplus", softplus_at, sigmoid_at),
