@@ -41,7 +41,18 @@ class _InterleavedLower(lowering.Lower):
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _InterleavedLowering(typed_passes.NativeLowering):
+class _Lowering(typed_passes.NativeLowering):
+    """Without counting references: arrays belong to the caller. (Before, in type inference, Numba would refuse
+    functions that return part of an array.)"""
+    _name = "lowering"
+
+    def run_pass(self, state):
+        state.targetctx.enable_nrt = False
+        return super().run_pass(state)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _InterleavedLowering(_Lowering):
     _name = "interleaved_lowering"
     lowering_class = _InterleavedLower
 
@@ -53,7 +64,7 @@ class _Pipeline(compiler.CompilerBase):
              untyped_passes.RewriteSemanticConstants, untyped_passes.DeadBranchPrune, untyped_passes.GenericRewrites,
              untyped_passes.ReconstructSSA, untyped_passes.DeadBranchPrune, typed_passes.NopythonTypeInference,
              typed_passes.PreLowerStripPhis, typed_passes.IRLegalization, typed_passes.AnnotateTypes,
-             typed_passes.NativeLowering, typed_passes.NoPythonBackend)
+             _Lowering, typed_passes.NoPythonBackend)
 
     def define_pipelines(self):
         manager = PassManager("kernel")
@@ -64,7 +75,7 @@ class _Pipeline(compiler.CompilerBase):
 
 
 class _Interleaved(_Pipeline):
-    STEPS = tuple(_InterleavedLowering if step is typed_passes.NativeLowering else step for step in _Pipeline.STEPS)
+    STEPS = tuple(_InterleavedLowering if step is _Lowering else step for step in _Pipeline.STEPS)
 
 
 def pipeline_of(function):
