@@ -27,12 +27,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.errors import EngineError
-from engine.kernels.elementary.normal import normal
+from engine.kernels.elementary.normal import normal, times_normal
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load4, store4
 from engine.kernels.op import Op, demand, floats, same
 from engine.kernels.simd.parts import part
-from engine.kernels.stream import flat_streaming, map_block, slope_block, stream_blocks
+from engine.kernels.stream import flat_streaming, map_values, put_share, slope_values
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -181,7 +181,7 @@ _BUILT_IN = (
     activation("leaky_relu", lambda x: x if x > 0 else 0.01 * x, lambda y: 1 if y > 0 else 0.01, "y"),
     activation("elu", elu_at, lambda y: 1 if y > 0 else y + 1, "y"),
     activation("selu", selu_at, lambda y: SELU_SCALE if y > 0 else y + SELU_SCALE * SELU_ALPHA, "y"),
-    activation("gelu", lambda x: x * normal(x), gelu_slope),
+    activation("gelu", lambda x: times_normal(x), gelu_slope),
     activation("gelu_tanh", gelu_tanh_at, gelu_tanh_slope),
     activation("silu", lambda x: x * sigmoid_at(x), silu_slope),
     activation("softplus", softplus_at, sigmoid_at),
@@ -222,15 +222,15 @@ ACTIVATIONS = {a.name: replace(a, truth=REFERENCES[a.name]) for a in _BUILT_IN}
 
 
 @part
-def map_cpu(x, f, out, work, streamed, task, tasks):
+def map_cpu(x, f, out, store, task, tasks):
     """out[i] = f(x[i])"""
-    stream_blocks(map_block, (x,), f, (), out, work, streamed, task, tasks)
+    put_share(map_values, (x,), f, (), out, store, task, tasks)
 
 
 @part
-def scale_by_slope_cpu(dy, x, slope, dx, work, streamed, task, tasks):
+def scale_by_slope_cpu(dy, x, slope, dx, store, task, tasks):
     """dx[i] = dy[i] * slope(x[i]); x may be the output y"""
-    stream_blocks(slope_block, (dy, x), slope, (), dx, work, streamed, task, tasks)
+    put_share(slope_values, (dy, x), slope, (), dx, store, task, tasks)
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA

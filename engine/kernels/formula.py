@@ -77,13 +77,6 @@ class Formula:
             self._digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
         return self._digest
 
-    @functools.cached_property
-    def is_plain(self):
-        """Whether it is only arithmetic and comparisons, a few cycles a value: no function of `math` is called."""
-        names = self._names()
-        return not any(inspect.ismodule(v) for v in names.values()) and all(
-            f.is_plain for f in names.values() if isinstance(f, Formula))
-
     def cpu(self, dtype):
         """The function for values of `dtype` on the CPU, as kernels take it (compiled where used, and inlined)."""
         dispatcher = self._cpu(dtype)

@@ -15,7 +15,7 @@ from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, cuda, fours, is_aligned, kernel_of, load4, store4
 from engine.kernels.op import Cost, Op, demand, floats, same
 from engine.kernels.simd.parts import part
-from engine.kernels.stream import beside, flat_streaming, map_block, stream_blocks
+from engine.kernels.stream import flat_streaming, map2_values, map3_values, map4_values, map_values, put_share
 
 LETTERS = "abcd"                             # names of the inputs
 
@@ -97,56 +97,29 @@ class _Composed(Formula):
 @part
 def fused1_cpu(a, f, *rest):
     """out[i] = f(a[i], numbers...)"""
-    numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
-    stream_blocks(map_block, (a,), f, numbers, out, work, streamed, task, tasks)
-
-
-@part(disjoint=True, apart=True)
-def fused2_block(inputs, first, f, numbers, out):
-    a = beside(inputs[0], first, out)
-    b = beside(inputs[1], first, out)
-    for k in range(out.size):
-        out[k] = f(a[k], b[k], *numbers)
+    numbers, (out, store, task, tasks) = rest[:-4], rest[-4:]
+    put_share(map_values, (a,), f, numbers, out, store, task, tasks)
 
 
 @part
 def fused2_cpu(a, b, f, *rest):
     """out[i] = f(a[i], b[i], numbers...)"""
-    numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
-    stream_blocks(fused2_block, (a, b), f, numbers, out, work, streamed, task, tasks)
-
-
-@part(disjoint=True, apart=True)
-def fused3_block(inputs, first, f, numbers, out):
-    a = beside(inputs[0], first, out)
-    b = beside(inputs[1], first, out)
-    c = beside(inputs[2], first, out)
-    for k in range(out.size):
-        out[k] = f(a[k], b[k], c[k], *numbers)
+    numbers, (out, store, task, tasks) = rest[:-4], rest[-4:]
+    put_share(map2_values, (a, b), f, numbers, out, store, task, tasks)
 
 
 @part
 def fused3_cpu(a, b, c, f, *rest):
     """out[i] = f(a[i], b[i], c[i], numbers...)"""
-    numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
-    stream_blocks(fused3_block, (a, b, c), f, numbers, out, work, streamed, task, tasks)
-
-
-@part(disjoint=True, apart=True)
-def fused4_block(inputs, first, f, numbers, out):
-    a = beside(inputs[0], first, out)
-    b = beside(inputs[1], first, out)
-    c = beside(inputs[2], first, out)
-    d = beside(inputs[3], first, out)
-    for k in range(out.size):
-        out[k] = f(a[k], b[k], c[k], d[k], *numbers)
+    numbers, (out, store, task, tasks) = rest[:-4], rest[-4:]
+    put_share(map3_values, (a, b, c), f, numbers, out, store, task, tasks)
 
 
 @part
 def fused4_cpu(a, b, c, d, f, *rest):
     """out[i] = f(a[i], b[i], c[i], d[i], numbers...)"""
-    numbers, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
-    stream_blocks(fused4_block, (a, b, c, d), f, numbers, out, work, streamed, task, tasks)
+    numbers, (out, store, task, tasks) = rest[:-4], rest[-4:]
+    put_share(map4_values, (a, b, c, d), f, numbers, out, store, task, tasks)
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA

@@ -20,7 +20,6 @@ import numpy as np
 
 from engine import target as targets
 from engine.errors import DtypeError, EngineError, ShapeError, TargetError, UnknownName
-from engine.kernels.formula import Formula
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 INTEGER = np.dtype("int64")
@@ -62,7 +61,7 @@ class Arrangement(NamedTuple):
     outputs: tuple                           # a shape for each output
     scalars: tuple = ()                      # int, float or Formula
     work: tuple = ()                         # Specs of scratch arrays (CPU only)
-    blocking: tuple = ()                     # ints that only the CPU kernel needs
+    blocking: tuple = ()                     # ints, Formulas and Stores that only the CPU kernel needs
     tasks: int = 1
     gpu_work: tuple = ()                     # Specs of scratch arrays that the CUDA launcher gets after the outputs
 
@@ -257,7 +256,3 @@ def axis_of(axis, ndim):
     """A non-negative axis; refuses one outside the array."""
     demand(-ndim <= axis < ndim, f"an axis of a {ndim}-dimensional array", axis)
     return axis % ndim
-
-
-def formulas_in(arguments):
-    return [a for a in arguments if isinstance(a, Formula)]

@@ -17,6 +17,7 @@ from engine.kernels.gpu import recorded
 from engine.kernels.gpu.ahead import compile_ahead, gathered
 from engine.kernels.gpu.graphs import CudaGraph
 from engine.kernels.op import FLOATS, spec
+from engine.kernels.simd.stores import Store
 from engine.progress import compiling
 
 
@@ -146,7 +147,7 @@ def pack(arguments):
         if isinstance(a, np.ndarray):
             parameters.append(("array", a.ndim, a.dtype))
             words += [a.ctypes.data, *a.shape]
-        elif isinstance(a, Formula):
+        elif isinstance(a, (Formula, Store)):
             parameters.append(("formula", a))
         elif isinstance(a, (bool, int, np.integer)):
             parameters.append(("int",))

@@ -36,7 +36,7 @@ fabs, floor, ceil, trunc, copysign, isnan, isinf, isfinite are an instruction ea
 of x's dtype, as in NumPy. fmod, pow, hypot and atan2 forward to the C library: their loops are not vectorised
 (`x ** 2`, with an integer exponent, is a multiplication and is).
 
-`normal` (in a file of its own) is the one function that `math` has not.
+`normal` and `times_normal` (in a file of their own) are what `math` has not.
 
 `words` has the instructions, `dtypes` how one formula serves both dtypes, `fit` where the coefficients come from.
 """

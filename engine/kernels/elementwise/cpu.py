@@ -3,9 +3,9 @@
 `table` holds the four axes of a broadcast call, outer to inner: 4 sizes, 4 steps in a, 4 steps in b (0 where repeated).
 """
 
-from engine.kernels.simd.parts import part
+from engine.kernels.simd import part, put
 from engine.kernels.split import span
-from engine.kernels.stream import block, block_of, done, map_block, poured, slope_block, stream_blocks
+from engine.kernels.stream import beside, ended, map_values, put_share, put_values, slope_values
 
 
 @part(disjoint=True)
@@ -17,15 +17,15 @@ def copy_cpu(x, f, out, task, tasks):
 
 
 @part
-def map_with_cpu(x, f, p, q, out, work, streamed, task, tasks):
+def map_with_cpu(x, f, p, q, out, store, task, tasks):
     """out[i] = f(x[i], p, q)"""
-    stream_blocks(map_block, (x,), f, (x.dtype.type(p), x.dtype.type(q)), out, work, streamed, task, tasks)
+    put_share(map_values, (x,), f, (x.dtype.type(p), x.dtype.type(q)), out, store, task, tasks)
 
 
 @part
-def scale_by_slope_with_cpu(dy, x, slope, p, q, dx, work, streamed, task, tasks):
+def scale_by_slope_with_cpu(dy, x, slope, p, q, dx, store, task, tasks):
     """dx[i] = dy[i] * slope(x[i], p, q)"""
-    stream_blocks(slope_block, (dy, x), slope, (x.dtype.type(p), x.dtype.type(q)), dx, work, streamed, task, tasks)
+    put_share(slope_values, (dy, x), slope, (x.dtype.type(p), x.dtype.type(q)), dx, store, task, tasks)
 
 
 @part(forceinline=True)
@@ -40,80 +40,79 @@ def places(table, at):
 
 
 @part(disjoint=True, apart=True)
-def zip_block(a, b, f, out):
+def zip_values(inputs, first, f, numbers, store, out):
+    a, b = beside(inputs[0], first, out), beside(inputs[1], first, out)
     for k in range(out.size):
-        out[k] = f(a[k], b[k])
+        put(store, out, k, f(a[k], b[k]))
 
 
 @part(disjoint=True, apart=True)
-def zip_number_block(a, number, f, out):
+def zip_number_values(inputs, first, f, numbers, store, out):
+    a, number = beside(inputs[0], first, out), inputs[1]
     for k in range(out.size):
-        out[k] = f(a[k], number)
+        put(store, out, k, f(a[k], number))
 
 
 @part(disjoint=True, apart=True)
-def number_zip_block(number, b, f, out):
+def number_zip_values(inputs, first, f, numbers, store, out):
+    number, b = inputs[0], beside(inputs[1], first, out)
     for k in range(out.size):
-        out[k] = f(number, b[k])
+        put(store, out, k, f(number, b[k]))
+
+
+@part
+def zip_lines(two_lines, line_number, number_line, a, b, dz, f, table, out, store, task, tasks):
+    """out, line by line; along a line, an input either goes with it or stays one number. dz goes with out (and is out
+    where the loops do not read it)."""
+    at, count = span(out.size, task, tasks)
+    last, line, column, x, y = at + count, table[2], 0, 0, 0
+    while at < last:
+        if line == table[2]:                 # a new plane; within one the next line is one step further
+            x, y, line, column = places(table, at)
+        n = min(table[3] - column, last - at)
+        to, beside_to = out[at:at + n], dz[at:at + n]
+        if table[7] == table[11]:
+            put_values(two_lines, (a[x:x + n], b[y:y + n], beside_to), 0, f, (), store, to)
+        elif table[7] > 0:
+            put_values(line_number, (a[x:x + n], b[y], beside_to), 0, f, (), store, to)
+        else:
+            put_values(number_line, (a[x], b[y:y + n], beside_to), 0, f, (), store, to)
+        at, line = at + n, line + 1
+        x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0
+    ended(store)
 
 
 @part
 def zip_cpu(a, b, f, *rest):
-    """out = f(a, b), line by line; along a line, an input either goes with it or stays one number"""
-    table, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
-    at, count = span(out.size, task, tasks)
-    last, line, column, x, y = at + count, table[2], 0, 0, 0
-    while at < last:
-        if line == table[2]:                 # a new plane; within one the next line is one step further
-            x, y, line, column = places(table, at)
-        n = block_of(streamed, min(table[3] - column, last - at))
-        to = block(out, work, streamed, task, at, n)
-        if table[7] == table[11]:
-            zip_block(a[x:x + n], b[y:y + n], f, to)
-        elif table[7] > 0:
-            zip_number_block(a[x:x + n], b[y], f, to)
-        else:
-            number_zip_block(a[x], b[y:y + n], f, to)
-        at, line = done(streamed, to, out, at), table[2] if streamed else line + 1
-        x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0
-    poured(streamed)
+    """out = f(a, b)"""
+    table, (out, store, task, tasks) = rest[:-4], rest[-4:]
+    zip_lines(zip_values, zip_number_values, number_zip_values, a, b, out, f, table, out, store, task, tasks)
 
 
 @part(disjoint=True, apart=True)
-def zip_slope_block(dz, a, b, slope, out):
+def zip_slope_values(inputs, first, slope, numbers, store, out):
+    a, b, dz = beside(inputs[0], first, out), beside(inputs[1], first, out), beside(inputs[2], first, out)
     for k in range(out.size):
-        out[k] = dz[k] * slope(a[k], b[k])
+        put(store, out, k, dz[k] * slope(a[k], b[k]))
 
 
 @part(disjoint=True, apart=True)
-def zip_number_slope_block(dz, a, number, slope, out):
+def zip_number_slope_values(inputs, first, slope, numbers, store, out):
+    a, number, dz = beside(inputs[0], first, out), inputs[1], beside(inputs[2], first, out)
     for k in range(out.size):
-        out[k] = dz[k] * slope(a[k], number)
+        put(store, out, k, dz[k] * slope(a[k], number))
 
 
 @part(disjoint=True, apart=True)
-def number_zip_slope_block(dz, number, b, slope, out):
+def number_zip_slope_values(inputs, first, slope, numbers, store, out):
+    number, b, dz = inputs[0], beside(inputs[1], first, out), beside(inputs[2], first, out)
     for k in range(out.size):
-        out[k] = dz[k] * slope(number, b[k])
+        put(store, out, k, dz[k] * slope(number, b[k]))
 
 
 @part
 def zip_slope_cpu(dz, a, b, slope, *rest):
-    """out = dz * slope(a, b), as `zip_cpu`; dz has the shape of out"""
-    table, (out, work, streamed, task, tasks) = rest[:-5], rest[-5:]
-    at, count = span(out.size, task, tasks)
-    last, line, column, x, y = at + count, table[2], 0, 0, 0
-    while at < last:
-        if line == table[2]:                 # a new plane; within one the next line is one step further
-            x, y, line, column = places(table, at)
-        n = block_of(streamed, min(table[3] - column, last - at))
-        to = block(out, work, streamed, task, at, n)
-        if table[7] == table[11]:
-            zip_slope_block(dz[at:at + n], a[x:x + n], b[y:y + n], slope, to)
-        elif table[7] > 0:
-            zip_number_slope_block(dz[at:at + n], a[x:x + n], b[y], slope, to)
-        else:
-            number_zip_slope_block(dz[at:at + n], a[x], b[y:y + n], slope, to)
-        at, line = done(streamed, to, out, at), table[2] if streamed else line + 1
-        x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0
-    poured(streamed)
+    """out = dz * slope(a, b); dz has the shape of out"""
+    table, (out, store, task, tasks) = rest[:-4], rest[-4:]
+    zip_lines(zip_slope_values, zip_number_slope_values, number_zip_slope_values, a, b, dz, slope, table, out, store,
+              task, tasks)

@@ -13,6 +13,7 @@ import numpy as np
 from engine.kernels.norm import cpu, cuda
 from engine.kernels.op import Cost, Op, Spec, demand, floats, rows, share, spec
 from engine.kernels.split import chunks, rows_of_chunk
+from engine.kernels.stream import streaming
 
 FLOAT64 = np.dtype("float64")
 
@@ -85,6 +86,11 @@ def _parts(n, c, dtype):
     return Spec((chunks(n, rows_of_chunk(c)), 2, c), dtype)
 
 
+def arrange_rows(inputs, outputs, attributes, threads):
+    """`rows` for kernels that stream."""
+    return streaming(rows(inputs, outputs, attributes, threads), inputs, outputs)
+
+
 def arrange_grad(inputs, outputs, attributes, threads):
     """`rows`, with scratch for sums over chunks of rows."""
     made = rows(inputs, outputs, attributes, threads)
@@ -131,13 +137,13 @@ def norm_op(name, reference, shapes, cpu, launcher, samples, arrange, grad=None,
 
 ROW = {"epsilon": 1e-5}
 OPS = (
-    norm_op("layer_norm", layer_norm_reference, layer_norm_shapes, cpu.layer_norm, cuda.layer_norm, _row_samples, rows,
-            layer_norm_gradient, ROW),
+    norm_op("layer_norm", layer_norm_reference, layer_norm_shapes, cpu.layer_norm, cuda.layer_norm, _row_samples,
+            arrange_rows, layer_norm_gradient, ROW),
     norm_op("layer_norm_grad", layer_norm_grad_reference, layer_norm_grad_shapes,
             (cpu.layer_norm_grad, cpu.join_layer_norm), cuda.layer_norm_grad,
             _row_grad_samples, arrange_grad, None, ROW),
-    norm_op("rms_norm", rms_norm_reference, rms_norm_shapes, cpu.rms_norm, cuda.rms_norm, _rms_samples, rows,
-            rms_norm_gradient, ROW),
+    norm_op("rms_norm", rms_norm_reference, rms_norm_shapes, cpu.rms_norm, cuda.rms_norm, _rms_samples,
+            arrange_rows, rms_norm_gradient, ROW),
     norm_op("rms_norm_grad", rms_norm_grad_reference, rms_norm_grad_shapes, (cpu.rms_norm_grad, cpu.join_rms_norm),
             cuda.rms_norm_grad, _row_grad_samples, arrange_grad, None, ROW),
 )

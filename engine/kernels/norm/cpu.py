@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 
-from engine.kernels.simd.parts import part
+from engine.kernels.simd import part, put
 from engine.kernels.split import SUMS, span
+from engine.kernels.stream import beside, ended, put_values
 
 
 @part
@@ -40,23 +41,38 @@ def row_moments(row, centred, epsilon):
 
 
 @part(disjoint=True)
-def layer_norm(x, gamma, beta, epsilon, y, task, tasks):
+def layer_norm_values(inputs, first, _, moments, store, out):
+    """gamma (x - mean) inverse + beta of a row"""
+    row, gamma, beta = beside(inputs[0], first, out), beside(inputs[1], first, out), beside(inputs[2], first, out)
+    mean, inverse = moments
+    for j in range(out.size):
+        put(store, out, j, (row[j] - mean) * inverse * gamma[j] + beta[j])
+
+
+@part
+def layer_norm(x, gamma, beta, epsilon, y, store, task, tasks):
     first, count = span(x.shape[0], task, tasks)
     for i in range(first, first + count):
-        row, out = x[i], y[i]
-        mean, inverse = row_moments(row, True, epsilon)
-        for j in range(row.size):
-            out[j] = (row[j] - mean) * inverse * gamma[j] + beta[j]
+        moments = row_moments(x[i], True, epsilon)
+        put_values(layer_norm_values, (x[i], gamma, beta), 0, 0, moments, store, y[i])
+    ended(store)
 
 
 @part(disjoint=True)
-def rms_norm(x, gamma, epsilon, y, task, tasks):
+def rms_norm_values(inputs, first, _, moments, store, out):
+    """gamma x inverse of a row"""
+    row, gamma = beside(inputs[0], first, out), beside(inputs[1], first, out)
+    for j in range(out.size):
+        put(store, out, j, row[j] * moments[1] * gamma[j])
+
+
+@part
+def rms_norm(x, gamma, epsilon, y, store, task, tasks):
     first, count = span(x.shape[0], task, tasks)
     for i in range(first, first + count):
-        row, out = x[i], y[i]
-        _, inverse = row_moments(row, False, epsilon)
-        for j in range(row.size):
-            out[j] = row[j] * inverse * gamma[j]
+        moments = row_moments(x[i], False, epsilon)
+        put_values(rms_norm_values, (x[i], gamma), 0, 0, moments, store, y[i])
+    ended(store)
 
 
 @part(fastmath=SUMS)

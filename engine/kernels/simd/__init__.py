@@ -24,8 +24,9 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `broadcast(t, x)` | a tile like t, x everywhere |
 | `tile_load(t, p, ld[, columns])` | a tile like t from p[i * ld + j]; zeros from column `columns` on |
 | `tile_store(t, p, ld[, columns])` | the reverse; nothing is touched from column `columns` on |
-| `tile_stream(t, p, ld)`, `stream_end()` | a store past the caches, and the wait for such stores |
-| `to_boundary(p)` | elements from p to the next address that `tile_stream` takes |
+| `put(store, array, k, x)` | array[k] = x, ordinarily (`NEAR`) or past the caches (`PAST`) |
+| `is_past(store)`, `stream_end()` | which of them; the wait for what was stored past the caches |
+| `to_boundary(p)` | elements from p to the next address at which PAST may begin |
 | `prefetch(t, p, ld, rows)` | asks for the cache lines of the first rows of a tile like t |
 | `outer_fma(t, a, a_row, row)` | t[i, j] + a[i * a_row] * row[0, j]; row is a tile of one row |
 | `tile_fma(t, x, y)`, `+ - * /`, `tile_max(x, y)` | value by value, of tiles of one shape |
@@ -54,6 +55,7 @@ from engine.kernels.simd.host import (
     lanes,
 )
 from engine.kernels.simd.parts import part
+from engine.kernels.simd.stores import NEAR, PAST
 from engine.kernels.simd.variants import next_panels
 
 if config.DISABLE_JIT:
@@ -63,10 +65,12 @@ if config.DISABLE_JIT:
         call_hook,
         column_sum,
         hook,
+        is_past,
         lanes_of,
         outer_fma,
         pointer,
         prefetch,
+        put,
         row_max,
         row_sum,
         square_tile,
@@ -78,7 +82,6 @@ if config.DISABLE_JIT:
         tile_map2,
         tile_max,
         tile_store,
-        tile_stream,
         to_boundary,
         transpose,
         unit,
@@ -109,13 +112,14 @@ else:
         tile,
         tile_load,
         tile_store,
-        tile_stream,
         to_boundary,
     )
+    from engine.kernels.simd.stores import is_past, put
     from engine.kernels.simd.units import call_hook, hook, unit
     from engine.kernels.simd.variants import by_rows
 
-__all__ = ["HEIGHTS", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes", "call_hook",
-           "column_sum", "hook", "lanes", "lanes_of", "next_panels", "outer_fma", "part", "pointer", "prefetch",
-           "row_max", "row_sum", "square_tile", "stream_end", "tile", "tile_fma", "tile_load", "tile_map", "tile_map2",
-           "tile_max", "tile_store", "tile_stream", "to_boundary", "transpose", "unit", "where_equal", "where_larger"]
+__all__ = ["HEIGHTS", "NEAR", "PAST", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes",
+           "call_hook", "column_sum", "hook", "is_past", "lanes", "lanes_of", "next_panels", "outer_fma", "part",
+           "pointer", "prefetch", "put", "row_max", "row_sum", "square_tile", "stream_end", "tile", "tile_fma",
+           "tile_load", "tile_map", "tile_map2", "tile_max", "tile_store", "to_boundary", "transpose", "unit",
+           "where_equal", "where_larger"]

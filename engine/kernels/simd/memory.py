@@ -102,21 +102,8 @@ def tile_store(typing, acc, p, ld, columns=None):
 
 
 @intrinsic
-def tile_stream(typing, acc, p, ld):
-    """As `tile_store`, past the caches: every row of the tile has to begin at a multiple of a vector's bytes, and
-    `stream_end` has to come before another thread reads it."""
-    def codegen(context, builder, sig, args):
-        places = acc.addresses(builder, args[1], args[2])
-        for vector, place in zip(acc.unpack(builder, args[0]), places, strict=True):
-            stored = builder.store(vector, place, align=VECTOR_BYTES)
-            stored.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
-        return context.get_dummy_value()
-    return types.void(acc, p, types.int64), codegen
-
-
-@intrinsic
 def stream_end(typing):
-    """Waits until what `tile_stream` wrote is visible to all."""
+    """Waits until what was stored past the caches is visible to all."""
     def codegen(context, builder, sig, args):
         builder.fence("seq_cst")
         return context.get_dummy_value()

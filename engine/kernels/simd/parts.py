@@ -7,15 +7,54 @@ A part is typed and lowered once for each signature; LLVM sees it first in the e
 import functools
 from types import CodeType
 
+from llvmlite import ir
 from numba import config, njit
-from numba.core import compiler, typed_passes, types, untyped_passes
+from numba.core import compiler, lowering, typed_passes, types, untyped_passes
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.datamodel import models
 from numba.core.dispatcher import _FunctionCompiler
 from numba.core.imputils import lower_constant
 from numba.core.registry import CPUDispatcher
 from numba.extending import register_model
+
+INTERLEAVED = 4                              # vectors of a loop that are computed at once
+
+
+class _InterleavedLower(lowering.Lower):
+    """Marks the branches that close loops. The mark is lost where a loop ends with the call of another part: LLVM moves
+    the test of what that returned into the branch."""
+
+    def post_lower(self):
+        super().post_lower()
+        for place, block in enumerate(self.function.blocks):
+            end = block.terminator
+            if isinstance(end, ir.Branch) and end.operands[0] in self.function.blocks[:place + 1]:
+                end.set_metadata("llvm.loop", self._hint())
+
+    def _hint(self):
+        """A node that names a loop has itself as its first operand."""
+        count = self.module.add_metadata(["llvm.loop.interleave.count", ir.IntType(32)(INTERLEAVED)])
+        node = ir.values.MDValue(self.module, (), str(len(self.module.metadata)))
+        node.operands = node, count
+        return node
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(typed_passes.NativeLowering):
+    """Without counting references: arrays belong to the caller. (Before, in type inference, Numba would refuse
+    functions that return part of an array.)"""
+    _name = "lowering"
+
+    def run_pass(self, state):
+        state.targetctx.enable_nrt = False
+        return super().run_pass(state)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _InterleavedLowering(_Lowering):
+    _name = "interleaved_lowering"
+    lowering_class = _InterleavedLower
 
 
 class _Pipeline(compiler.CompilerBase):
@@ -25,7 +64,7 @@ class _Pipeline(compiler.CompilerBase):
              untyped_passes.RewriteSemanticConstants, untyped_passes.DeadBranchPrune, untyped_passes.GenericRewrites,
              untyped_passes.ReconstructSSA, untyped_passes.DeadBranchPrune, typed_passes.NopythonTypeInference,
              typed_passes.PreLowerStripPhis, typed_passes.IRLegalization, typed_passes.AnnotateTypes,
-             typed_passes.NativeLowering, typed_passes.NoPythonBackend)
+             _Lowering, typed_passes.NoPythonBackend)
 
     def define_pipelines(self):
         manager = PassManager("kernel")
@@ -33,6 +72,10 @@ class _Pipeline(compiler.CompilerBase):
             manager.add_pass(step, step.__name__)
         manager.finalize()
         return [manager]
+
+
+class _Interleaved(_Pipeline):
+    STEPS = tuple(_InterleavedLowering if step is _Lowering else step for step in _Pipeline.STEPS)
 
 
 def pipeline_of(function):
@@ -53,14 +96,14 @@ class Ingredients(JITCodeLibrary):
 
 
 class PartCompiler(_FunctionCompiler):
-    disjoint = apart = False
+    disjoint = apart = interleaved = False
 
     def _compile_core(self, args, return_type):
         context = self.targetdescr.target_context
         library = Ingredients(context.codegen(), self.py_func.__qualname__)
         result = compiler.compile_extra(self.targetdescr.typing_context, context, self.py_func, args=args,
                                         return_type=return_type, flags=flags_of(self), locals={}, library=library,
-                                        pipeline_class=pipeline_of(self.py_func))
+                                        pipeline_class=_Interleaved if self.interleaved else pipeline_of(self.py_func))
         if self.apart:
             function = library._final_module.get_function(result.fndesc.llvm_func_name)
             function.add_function_attribute("noinline")
@@ -99,11 +142,11 @@ class Part(CPUDispatcher):
     """A function that entries and other parts call like an `@njit` function; called from Python it is one."""
     compiler = PartCompiler
 
-    def __init__(self, py_func, disjoint=False, apart=False, **options):
+    def __init__(self, py_func, disjoint=False, apart=False, interleaved=False, **options):
         self._options = {"error_model": "numpy", **options}
         super().__init__(py_func, targetoptions={"nopython": True, "boundscheck": None, **self._options})
         self._compiler = self.compiler(py_func, self.targetdescr, self.targetoptions, {}, compiler.Compiler)
-        self._compiler.disjoint, self._compiler.apart = disjoint, apart
+        self._compiler.disjoint, self._compiler.apart, self._compiler.interleaved = disjoint, apart, interleaved
         self._compiled = None
 
     @functools.cached_property
@@ -132,7 +175,7 @@ class Part(CPUDispatcher):
         return self._compiled(*arguments)
 
 
-def part(function=None, *, disjoint=False, apart=False, **options):
+def part(function=None, *, disjoint=False, apart=False, interleaved=False, **options):
     """Decorator of kernels and of the functions that they call; options are those of `@njit` (fastmath, forceinline).
 
     disjoint: no array that the function writes overlaps another argument, except that an output may be an input that it
@@ -142,10 +185,13 @@ def part(function=None, *, disjoint=False, apart=False, **options):
 
     apart: not inlined. A loop whose formula has more constants than fit into the registers has them loaded again for
     every vector, if it stands inside another loop; in a function of its own they are loaded once.
+
+    interleaved: loops work on four vectors at once. In a formula each operation waits for the one before; a processor
+    finds what it can do meanwhile in the next vectors, but does not look far enough ahead.
     """
     if function is None:
-        return functools.partial(part, disjoint=disjoint, apart=apart, **options)
-    return function if config.DISABLE_JIT else Part(function, disjoint, apart, **options)
+        return functools.partial(part, disjoint=disjoint, apart=apart, interleaved=interleaved, **options)
+    return function if config.DISABLE_JIT else Part(function, disjoint, apart, interleaved, **options)
 
 
 def as_part(dispatcher):

@@ -95,9 +95,13 @@ def tile_store(acc, p, ld, columns=None):
             p[i * ld + j] = row[j]
 
 
-def tile_stream(acc, p, ld):
-    assert to_boundary(p) == 0
-    tile_store(acc, p, ld)
+def put(store, array, k, value):
+    assert to_boundary(pointer(array)) == 0 or not store.past
+    array[k] = value
+
+
+def is_past(store):
+    return store.past
 
 
 def stream_end():

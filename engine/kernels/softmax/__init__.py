@@ -14,13 +14,13 @@ in tile[row, j], so that loops over j are vectorised, whatever the steps. Short 
 import numpy as np
 
 from engine.kernels import elementary
-from engine.kernels.elementwise import IDENTITY
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats, share, spec
-from engine.kernels.reduce import LARGER, reduced_shape, three_axes
-from engine.kernels.reduce.cpu import LANES, fold_line
-from engine.kernels.simd.parts import part
+from engine.kernels.reduce import reduced_shape, three_axes
+from engine.kernels.reduce.cpu import LANES
+from engine.kernels.simd import lanes_of, part, pointer, row_max, tile, tile_load, tile_max, tile_store
 from engine.kernels.softmax.cuda import logsumexp_cuda, softmax_cuda, softmax_grad_cuda
 from engine.kernels.split import SUMS, span
+from engine.kernels.stream import ended, map_values, put_values, streaming
 
 TILE = 8192                                  # values of a tile, where lines are not too long for eight columns
 SHORT = 2 * LANES                            # from here on a contiguous line goes by itself
@@ -59,7 +59,7 @@ def logsumexp_reference(x, axis, keepdims):
 
 
 @part(disjoint=True)
-def tile_exp(x, at, size, row_step, column_step, logarithm, tile, values, tops, sums, first, width):
+def tile_exp(x, at, size, row_step, column_step, logarithm, tiles, values, tops, sums, first, width):
     """tops and sums of `width` columns, from `first` on; in the tile x - top (logarithm = 1) or exp(x - top) (0)"""
     at, values, first = max(0, at), max(0, values), max(0, first)
     row_step, column_step = max(0, row_step), max(0, column_step)
@@ -70,19 +70,19 @@ def tile_exp(x, at, size, row_step, column_step, logarithm, tile, values, tops, 
     for row in range(size):
         for j in range(width):
             v = x[at + row * row_step + j * column_step]
-            tile[values + row * width + j] = v
+            tiles[values + row * width + j] = v
             tops[first + j] = v if v > tops[first + j] or v != v else tops[first + j]
     for row in range(size):
         for j in range(width):
             top = tops[first + j]
-            z = tile[values + row * width + j] - (zero if top == lowest else top)
+            z = tiles[values + row * width + j] - (zero if top == lowest else top)
             e = elementary.exp(z)
             sums[first + j] += e
-            tile[values + row * width + j] = z if logarithm else e
+            tiles[values + row * width + j] = z if logarithm else e
 
 
 @part(disjoint=True)
-def tile_out(size, row_step, column_step, logarithm, tile, values, sums, first, y, at, width):
+def tile_out(size, row_step, column_step, logarithm, tiles, values, sums, first, y, at, width):
     """y = (x - top) - log(s) or exp(x - top) / s from the tile"""
     at, values, first = max(0, at), max(0, values), max(0, first)
     row_step, column_step = max(0, row_step), max(0, column_step)
@@ -90,7 +90,7 @@ def tile_out(size, row_step, column_step, logarithm, tile, values, sums, first, 
         sums[first + j] = elementary.log(sums[first + j]) if logarithm else 1 / sums[first + j]
     for row in range(size):
         for j in range(width):
-            v, s = tile[values + row * width + j], sums[first + j]
+            v, s = tiles[values + row * width + j], sums[first + j]
             y[at + row * row_step + j * column_step] = v - s if logarithm else v * s
 
 
@@ -103,67 +103,85 @@ def total(x, at, size):
     return found
 
 
-@part(disjoint=True)
-def line_exp(x, at, size, top, y, to):
-    """s of one contiguous line, x[at:at + size], of which exp(x - top) is left in y"""
-    at, to = max(0, at), max(0, to)
-    for j in range(size):
-        y[to + j] = elementary.exp(x[at + j] - top)
-    return total(y, to, size)
+@part
+def line_top(x, at, size, found):
+    """The largest of x[at:at + size], NaN if there is one; left in found[0] too. `size` is four vectors at least."""
+    p = pointer(x) + at
+    top, width = tile_load(tile(1, 4, p), p, 0), 4 * lanes_of(p)
+    for j in range(width, size - width, width):
+        top = tile_max(tile_load(top, p + j, 0), top)
+    top = tile_max(tile_load(top, p + (size - width), 0), top)         # some values once more
+    tile_store(row_max(top), found, 0, 1)
+    return found[0]
 
 
-@part(disjoint=True)
-def line_softmax(x, at, size, top, logarithm, y):
-    at = max(0, at)
-    s = line_exp(x, at, size, top, y, at)
-    if logarithm:
-        s = top + elementary.log(s)
-        for j in range(size):
-            y[at + j] = x[at + j] - s
-    else:
-        s = 1 / s
-        for j in range(size):
-            y[at + j] *= s
+@part(disjoint=True, apart=True, interleaved=True, fastmath=SUMS)
+def line_exp(x, top, held):
+    """s of a contiguous line, of which exp(x - top) is left in `held`"""
+    s = x.dtype.type(0)
+    for j in range(held.size):
+        e = elementary.exp(x[j] - top)
+        held[j] = e
+        s += e
+    return s
 
 
 @part
-def softmax_cpu(x, size, columns, row_step, logarithm, y, tile, tops, sums, width, same, larger, task, tasks):
+def next_exp(x, at, last, size, columns, row_step, logarithm, tiles, values, tops, sums, kept, width):
+    """(first value, distance of columns, how many) of the columns that come next, whose tops, sums and tile are made"""
+    group = at // columns
+    column = at - group * columns
+    begin = group * columns * size
+    if width == 1:
+        top = line_top(x, begin, size, pointer(tops) + kept)
+        safe = top if top > -np.inf or top != top else x.dtype.type(0)
+        sums[kept] = line_exp(x[begin:begin + size], safe, tiles[values:values + size])
+        return begin, 1, 1
+    n, step = min(width, last - at, columns - column), 1 if row_step > 1 else size
+    begin += column * step
+    tile_exp(x, begin, size, row_step, step, logarithm, tiles, values, tops, sums, kept, n)
+    return begin, step, n
+
+
+@part(forceinline=True)
+def times(v, s):
+    return v * s
+
+
+@part(forceinline=True)
+def minus(v, s):
+    return v - s
+
+
+@part
+def softmax_cpu(x, size, columns, row_step, logarithm, y, tiles, tops, sums, width, store, task, tasks):
     """A task shares the lines; `columns` of them lie side by side in each of the groups"""
     at, count = span(x.size // size, task, tasks)
     last = at + count
     values, kept = task * size * width, task * LANES
     while at < last:
-        group = at // columns
-        column = at - group * columns
-        begin = group * columns * size
-        if size >= SHORT and row_step == columns == 1:
-            top = fold_line(x, begin, size, same, larger, x[begin], tops, kept)
-            line_softmax(x, begin, size, top, logarithm, y)
-            at += 1
+        begin, step, n = next_exp(x, at, last, size, columns, row_step, logarithm, tiles, values, tops, sums, kept,
+                                  width)
+        if width > 1:
+            tile_out(size, row_step, step, logarithm, tiles, values, sums, kept, y, begin, n)
+        elif logarithm:
+            shift = tops[kept] + elementary.log(sums[kept])
+            put_values(map_values, (x[begin:begin + size],), 0, minus, (shift,), store, y[begin:begin + size])
         else:
-            n, step = min(width, last - at, columns - column), 1 if row_step > 1 else size
-            tile_exp(x, begin + column * step, size, row_step, step, logarithm, tile, values, tops, sums, kept, n)
-            tile_out(size, row_step, step, logarithm, tile, values, sums, kept, y, begin + column * step, n)
-            at += n
+            exps, scale = tiles[values:values + size], 1 / sums[kept]
+            put_values(map_values, (exps,), 0, times, (scale,), store, y[begin:begin + size])
+        at += n
+    ended(store)
 
 
 @part
-def logsumexp_cpu(x, size, columns, row_step, y, tile, tops, sums, width, same, larger, task, tasks):
+def logsumexp_cpu(x, size, columns, row_step, y, tiles, tops, sums, width, task, tasks):
     """y = top + log(s)"""
     at, count = span(y.size, task, tasks)
     last = at + count
     values, kept = task * size * width, task * LANES
     while at < last:
-        group = at // columns
-        column = at - group * columns
-        begin = group * columns * size
-        n, step = min(width, last - at, columns - column), 1 if row_step > 1 else size
-        if size >= SHORT and row_step == columns == 1:
-            top = fold_line(x, begin, size, same, larger, x[begin], tops, kept)
-            sums[kept] = line_exp(x, begin, size, top if top > -np.inf else x.dtype.type(0), tile, values)
-            tops[kept] = top
-        else:
-            tile_exp(x, begin + column * step, size, row_step, step, 0, tile, values, tops, sums, kept, n)
+        _, _, n = next_exp(x, at, last, size, columns, row_step, 0, tiles, values, tops, sums, kept, width)
         for j in range(n):                   # inf - inf is NaN in the tile: an infinite top is the answer itself
             top = tops[kept + j]
             y[at + j] = top + elementary.log(sums[kept + j]) if top < np.inf else top
@@ -197,7 +215,7 @@ def product(a, b, at, size):
 
 
 @part(disjoint=True)
-def softmax_grad_cpu(dy, y, size, columns, row_step, logarithm, dx, tile, tops, sums, width, task, tasks):
+def softmax_grad_cpu(dy, y, size, columns, row_step, logarithm, dx, tiles, tops, sums, width, task, tasks):
     first, count = span(y.size // size, task, tasks)
     at, last = first, first + count
     while at < last:
@@ -239,17 +257,20 @@ def logsumexp_shapes(x, axis, keepdims):
     return Spec(reduced_shape(x, axis, keepdims), floats(x))
 
 
-def arrange(*flags, blocking=()):
-    """Arrangement of lines along `axis`; flags go to the kernels behind the numbers that place the lines."""
+def arrange(*flags, streams=True):
+    """Arrangement of lines along `axis`; flags go to the kernels behind the numbers that place the lines. The width is
+    that of the tiles, 1 where each line is long and goes by itself."""
     def arrange_lines(inputs, outputs, attributes, threads):
         outer, size, inner = three_axes(inputs[0], attributes["axis"])
-        columns, row_step = (outer, 1) if inner == 1 and size < SHORT else (inner, inner)
-        width = max(8, min(LANES, TILE // max(1, size)))
+        short = inner > 1 or size < SHORT
+        columns, row_step = (outer, 1) if short and inner == 1 else (inner, inner)
+        width = max(8, min(LANES, TILE // max(1, size))) if short else 1
         tasks = share(4 * inputs[0].size, threads)
         held = Spec((tasks * LANES,), inputs[0].dtype)
         tile = Spec((tasks * width * size,), inputs[0].dtype)
-        return Arrangement(tuple((s.size,) for s in inputs), tuple((s.size,) for s in outputs),
-                           (size, columns, row_step, *flags), (tile, held, held), (width, *blocking), tasks)
+        made = Arrangement(tuple((s.size,) for s in inputs), tuple((s.size,) for s in outputs),
+                           (size, columns, row_step, *flags), (tile, held, held), (width,), tasks)
+        return streaming(made, inputs, outputs) if streams else made
     return arrange_lines
 
 
@@ -302,12 +323,13 @@ def _logsumexp_gradient(graph, node, dy):
 
 def _record(name, reference, logarithm):
     return Op(name, reference, softmax_shapes, softmax_cpu, softmax_cuda, _samples,
-              arrange(logarithm, blocking=(IDENTITY, LARGER)), _gradient(f"{name}_grad"), _terms, _cost,
+              arrange(logarithm), _gradient(f"{name}_grad"), _terms, _cost,
               attributes={"axis": -1}, inplace={0: 0} if not logarithm else {})
 
 
 def _grad_record(name, reference, of, logarithm):
-    return Op(name, reference, grad_shapes, softmax_grad_cpu, softmax_grad_cuda, _grad_samples(of), arrange(logarithm),
+    return Op(name, reference, grad_shapes, softmax_grad_cpu, softmax_grad_cuda, _grad_samples(of),
+              arrange(logarithm, streams=False),
               terms=_terms, cost=_cost, attributes={"axis": -1}, inplace={0: 0})
 
 
@@ -317,6 +339,6 @@ OPS = (
     _record("log_softmax", log_softmax_reference, 1),
     _grad_record("log_softmax_grad", log_softmax_grad_reference, log_softmax_reference, 1),
     Op("logsumexp", logsumexp_reference, logsumexp_shapes, logsumexp_cpu, logsumexp_cuda, _logsumexp_samples,
-       arrange(blocking=(IDENTITY, LARGER)),
+       arrange(streams=False),
        _logsumexp_gradient, _terms, _cost, attributes={"axis": -1, "keepdims": False}),
 )

@@ -1,0 +1,61 @@
+"""How a loop stores its values: a thing that a call hands to its kernel, as it hands a formula."""
+from numba import types
+from numba.core.datamodel import models
+from numba.core.imputils import lower_constant
+from numba.extending import intrinsic, register_model
+
+from engine.kernels.simd.host import VECTOR_BYTES
+from engine.kernels.simd.tile_type import I1, I32
+
+
+class StoreType(types.Opaque):
+    """The Numba type of a `Store`; it carries no data."""
+
+    def __init__(self, store):
+        super().__init__(f"Store({store.digest})")
+        self.past = store.past
+
+
+register_model(StoreType)(models.OpaqueModel)
+
+
+@lower_constant(StoreType)
+def _no_data(context, builder, numba_type, value):
+    return context.get_dummy_value()
+
+
+class Store:
+    """One of NEAR, an ordinary store, and PAST, a store that goes past the caches."""
+
+    def __init__(self, digest, past):
+        self.digest, self.past = digest, past
+        self._numba_type_ = StoreType(self)
+
+    def cpu(self, dtype):
+        return self
+
+
+NEAR, PAST = Store("near", False), Store("past", True)
+
+
+@intrinsic
+def put(typing, store, array, k, value):
+    """array[k] = value, for a loop over k from 0 on that LLVM vectorises. PAST takes an array that begins where
+    `to_boundary` said: the store says of itself what is true of the vectors, that each begins at a multiple of its
+    size."""
+    def codegen(context, builder, sig, args):
+        data = context.make_array(array)(context, builder, args[1]).data
+        stored = builder.store(args[3], builder.gep(data, [args[2]]))
+        if store.past:
+            stored.align = VECTOR_BYTES
+            stored.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        return context.get_dummy_value()
+    if isinstance(store, StoreType):
+        return types.void(store, array, types.int64, array.dtype), codegen
+
+
+@intrinsic
+def is_past(typing, store):
+    """Whether a `Store` is PAST, known while compiling."""
+    if isinstance(store, StoreType):
+        return types.boolean(store), lambda context, builder, sig, args: I1(store.past)
