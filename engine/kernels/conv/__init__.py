@@ -13,6 +13,7 @@ what the kernels make of them.
 | op | result | gradient |
 |---|---|---|
 | conv2d | f(conv(x, w) + bias) | both gradients below, and a sum; matmul for dw of a 1x1 |
+| conv2d_add | f(conv(x, w) + bias + beside), the end of a residual block (`add.py`) | as conv2d, and f's |
 | conv2d_plain | conv(x, w), as batch normalisation wants it | both gradients |
 | conv2d_input_gradient | dx of conv2d_plain, x of `shape` | conv2d_plain, conv2d_weight_gradient |
 | conv2d_weight_gradient | dw of conv2d_plain, w of `kernel` (r, s) | conv2d_input_gradient, conv2d_plain |

@@ -24,9 +24,10 @@ from engine.kernels.matmul.tiles import (
     AHEAD,
     WIDE,
     copy_transposed,
-    finish,
+    ending,
     full_strips,
     least,
+    moved,
     narrow_strip,
     padded,
 )
@@ -44,9 +45,10 @@ def distance(count, lanes):
 
 
 @part
-def block_of_tiles(rows, n, steps, left, right, out, start, f, last, strips_at_once, packed, packed_strip, pack):
+def block_of_tiles(rows, n, steps, left, right, out, beside, start, f, g, last, strips_at_once, packed, packed_strip,
+                   pack):
     """A block of rows times a k block of all n columns. pack: 0 the weights are read where they are, 1 the first panel
-    copies them to `packed`, 2 they are read from there. f is applied after the last k block."""
+    copies them to `packed`, 2 they are read from there. f or g (see `ending`) is applied after the last k block."""
     b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
@@ -66,21 +68,21 @@ def block_of_tiles(rows, n, steps, left, right, out, start, f, last, strips_at_o
         since = before + j * before_col, before_row, before_col
         full_strips(rows, count, steps, left, of, (c + j, ldc), since, ahead, packed + s * packed_strip, copy)
         if last and not together:
-            finish(rows, count * width, c + j, c + j, ldc, f, None)
+            ending(rows, count * width, c + j, moved(beside, j), ldc, f, g)
     for j in range(full * width, n, lanes):
         cols = least(lanes, n - j)
         narrow_strip(rows, cols, steps, left, (b + (full * b_strip + j - full * width), ldb, 0), (c + j, ldc),
                      (before + j * before_col, before_row, before_col))
         if last and not together:
-            finish(rows, cols, c + j, c + j, ldc, f, None)
+            ending(rows, cols, c + j, moved(beside, j), ldc, f, g)
     if last and together:
-        finish(1, rows * n, c, c, 0, f, None)
+        ending(1, rows * n, c, beside, 0, f, g)
 
 
 @part
 def scatter(first, rows, n, grid, src, place):
     """Rows of src, n values each, to the pixels of an output whose grid is spread over a larger image."""
-    y, h, w, c, row, column, step_h, step_w = place
+    y, h, w, c, row, column, step_h, step_w, _ = place
     p, q = grid
     one, lanes, done = tile(1, 1, y), lanes_of(y), 0
     while done < rows:
@@ -95,9 +97,10 @@ def scatter(first, rows, n, grid, src, place):
 
 
 @part
-def convolve(first, m, n, k, image, window, grid, right, place, start, f, scattered, work, kc, mc, ns, pack, gather):
+def convolve(first, m, n, k, image, window, grid, right, place, start, f, g, scattered, work, kc, mc, ns, pack, gather):
     """Output pixels first .. first + m - 1, n channels of them: f(start + patches @ weights), on one thread. `right`:
-    the weights, the distances of their rows and of their strips; `place`: the output (see `scatter`)."""
+    the weights, the distances of their rows and of their strips; `place`: the output (see `scatter`), and `beside`
+    (see `ending`)."""
     b, ldb, b_step = right
     lanes, width = lanes_of(b), 2 * lanes_of(b)
     k_blocks = ((k if k > 0 else 1) + kc - 1) // kc
@@ -111,7 +114,7 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, f, scatte
         held = packed_a + (mc * ld + WIDE * lanes)
     for i in range(first, first + m, mc):
         rows = least(mc, first + m - i)
-        c, ldc = place[0] + i * place[3], place[3]
+        c, ldc, beside = place[0] + i * place[3], place[3], moved(place[8], i * place[3])
         if scattered:
             c, ldc = held, n
         for q in range(k_blocks):
@@ -125,14 +128,14 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, f, scatte
             if q == 0:
                 before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
             block_of_tiles(rows, n, steps, (a, a_row, 1, 0, 1, 0), (b + p * ldb, ldb, b_step), (c, ldc),
-                           (before, before_row, before_col), f, last, ns, work + q * strips * b_strip, b_strip,
-                           pack if i == first else 2 * pack)
+                           beside, (before, before_row, before_col), f, g, last, ns, work + q * strips * b_strip,
+                           b_strip, pack if i == first else 2 * pack)
         if scattered:
             scatter(i, rows, n, grid, held, place)
 
 
 @part
-def forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks):
+def forward(x, w, geometry, y, beside, start, f, g, own, kc, mc, ns, pack, gather, m_tasks, task, tasks):
     """A task's part of y = f(start + conv(x, w))."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, groups = geometry
     _, h, width, c = x.shape
@@ -145,12 +148,13 @@ def forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks,
     for group in range(groups):
         at = group * n + j
         convolve(i, rows, columns, k, (pointer(x) + group * channels, h, width, c), window, (p, q),
-                 (pointer(w) + at, o, 2 * lanes_of(pointer(w))), (pointer(y) + at, p, q, o, 0, 0, 1, 1),
-                 (start[0] + at * start[2], start[1], start[2]), f, 0, own, kc, mc, ns, pack, gather)
+                 (pointer(w) + at, o, 2 * lanes_of(pointer(w))),
+                 (pointer(y) + at, p, q, o, 0, 0, 1, 1, moved(beside, at)),
+                 (start[0] + at * start[2], start[1], start[2]), f, g, 0, own, kc, mc, ns, pack, gather)
 
 
 @part
-def by_tiles(x, k, n, y, pad, u, start, f, own, mc, task, tasks):
+def by_tiles(x, k, n, y, beside, pad, u, start, f, g, own, mc, task, tasks):
     """A task's tiles of y = f(start + conv(x, w)), w in `u`; where they are few, all tiles of a task's channels."""
     number, p, q, _ = y.shape
     lanes = lanes_of(own)
@@ -162,22 +166,23 @@ def by_tiles(x, k, n, y, pad, u, start, f, own, mc, task, tasks):
         j, columns = j * lanes, columns * lanes
     zero = zeros(own, lanes)
     convolve_tiles(first, count, n, columns, (pointer(x), x.shape[1], x.shape[2], k), (p, q), pad, pointer(u) + j,
-                   (pointer(y) + j, p, q, n), (start[0] + j * start[2], start[1], start[2]), f, zero,
-                   own + WIDE * lanes, mc)
+                   (pointer(y) + j, p, q, n, moved(beside, j)), (start[0] + j * start[2], start[1], start[2]), f, g,
+                   zero, own + WIDE * lanes, mc)
 
 
 @part
-def forth(x, w, geometry, y, u, start, f, own, numbers, task, tasks):
-    """A task's part of y = f(start + conv(x, w)), in any way."""
+def forth(x, w, geometry, y, beside, u, start, f, g, own, numbers, task, tasks):
+    """A task's part of y = f(start + conv(x, w)), in any way; or of g(that, beside), values that lie as y's."""
     kc, mc, ns, pack, gather, m_tasks, way = numbers
     if way == DEPTHWISE:
-        depthwise(x, w, geometry, y, start, f, task, tasks)
+        depthwise(x, w, geometry, y, beside, start, f, g, task, tasks)
     elif way == WINOGRAD:
-        by_tiles(x, w.shape[2], w.shape[3], y, (geometry[2], geometry[3]), u, start, f, own, mc, task, tasks)
+        pad = geometry[2], geometry[3]
+        by_tiles(x, w.shape[2], w.shape[3], y, beside, pad, u, start, f, g, own, mc, task, tasks)
     elif way == LINES:
-        by_lines(x, w, geometry, y, start, f, own, mc, task, tasks)
+        by_lines(x, w, geometry, y, beside, start, f, g, own, mc, task, tasks)
     else:
-        forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+        forward(x, w, geometry, y, beside, start, f, g, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
 
 
 @part
@@ -193,7 +198,7 @@ def conv2d_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, 
                   task, tasks):
     """y = f(conv(x, w) + bias)"""
     own = pointer(work) + work.shape[0] // tasks * task
-    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, (pointer(bias), 0, 1), f, own,
+    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, None, u, (pointer(bias), 0, 1), f, None, own,
           (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
 
@@ -210,8 +215,8 @@ def plain_kernel(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns
                  tasks):
     """y = conv(x, w)"""
     own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(y))
-    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, zeros(own, lanes), None, own + WIDE * lanes,
-          (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
+    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, None, u, zeros(own, lanes), None, None,
+          own + WIDE * lanes, (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
 
 # ---------------------------------------------------------------------------------------------- gradient by the input
@@ -307,8 +312,9 @@ def backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gathe
             weights = pointer(turned) + ((group * r * s + before) * n * padded(channels, 2 * lanes) + j * k)
             convolve(i, rows, columns, k, (pointer(dy) + group * n, p, q, o), window, (high, wide),
                      (weights, 2 * lanes, k * 2 * lanes),
-                     (pointer(dx) + at, h, width, c, row, column, stride_h, stride_w),
-                     (start[0] + at * start[2], start[1], start[2]), f, scattered, own, kc, mc, ns, pack, gather)
+                     (pointer(dx) + at, h, width, c, row, column, stride_h, stride_w, None),
+                     (start[0] + at * start[2], start[1], start[2]), f, None, scattered, own, kc, mc, ns, pack,
+                     gather)
 
 
 @part
@@ -319,7 +325,7 @@ def back(dy, w, geometry, dx, turned, u, start, f, own, numbers, task, tasks):
         depthwise_input_gradient(dy, w, geometry, dx, start, f, task, tasks)
     elif way == WINOGRAD:
         pad = w.shape[0] - 1 - geometry[2], w.shape[1] - 1 - geometry[3]
-        by_tiles(dy, w.shape[3], w.shape[2], dx, pad, u, start, f, own, mc, task, tasks)
+        by_tiles(dy, w.shape[3], w.shape[2], dx, None, pad, u, start, f, None, own, mc, task, tasks)
     elif way == NARROW:
         first, images = span(dx.shape[0], task, tasks)
         zero = zeros(own, lanes_of(own))

@@ -6,7 +6,7 @@ the channels of x are not those of y, and plain loops do it.
     y[n, i, j, ch]  = f(start + sum of x[n, i sh - top + r dh, j sw - left + s dw, ch // multiplier] w[r, s, 0, ch])
 """
 from engine.kernels.conv.patches import clamp
-from engine.kernels.matmul.tiles import finish, least
+from engine.kernels.matmul.tiles import ending, finish, least, moved
 from engine.kernels.simd import lanes_of, part, pointer, tile, tile_fma, tile_load, tile_store
 from engine.kernels.split import span
 
@@ -74,7 +74,7 @@ def gathered_at(channels, multiplier, x, x_row, x_col, w, w_row, w_col, start, s
 
 
 @part
-def depthwise(x, w, geometry, y, start, f, task, tasks):
+def depthwise(x, w, geometry, y, beside, start, f, g, task, tasks):
     """A task's rows of y."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
     _, h, width, c = x.shape
@@ -95,8 +95,7 @@ def depthwise(x, w, geometry, y, start, f, task, tasks):
                 channels_at(c, at, x_row, x_col, of, w_row, w_col, since, start[2], to, r1 - r0, s1 - s0)
             else:
                 multiplied_at(c, o // c, at, x_row, x_col, of, w_row, w_col, since, start[2], to, r1 - r0, s1 - s0)
-        if f is not None:
-            finish(1, q * o, pointer(y) + row * q * o, pointer(y) + row * q * o, 0, f, None)
+        ending(1, q * o, pointer(y) + row * q * o, moved(beside, row * q * o), 0, f, g)
 
 
 @part

@@ -14,7 +14,7 @@ Lines are copied once, with the zeros around them, a block of them at a time.
     grid    p, q of the output
 """
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
-from engine.kernels.matmul.tiles import AHEAD, TALL, finish, full_strips, least, narrow_strip, padded
+from engine.kernels.matmul.tiles import AHEAD, TALL, ending, full_strips, least, moved, narrow_strip, padded
 from engine.kernels.simd import ROWS, lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import span
 
@@ -67,7 +67,7 @@ def line_of_products(q, n, run, left, right, out, start):
 
 
 @part
-def by_lines(x, w, geometry, y, start, f, work, block, task, tasks):
+def by_lines(x, w, geometry, y, beside, start, f, g, work, block, task, tasks):
     """A task's lines of y = f(start + conv(x, w))."""
     stride_h, stride_w, top, left, dilation_h, _, _ = geometry
     _, h, width, c = x.shape
@@ -82,11 +82,11 @@ def by_lines(x, w, geometry, y, start, f, work, block, task, tasks):
         padded_lines((pointer(x) + done // p * h * width * c, h, width, c), i * stride_h - top,
                      (count - 1) * stride_h + (r - 1) * dilation_h + 1, left, wide, work)
         for j in range(count):
-            to = pointer(y) + (done + j) * q * o
+            at = (done + j) * q * o
+            to = pointer(y) + at
             line_of_products(q, o, s * c, (work + j * stride_h * line, stride_w * c, r, dilation_h * line),
                              (pointer(w), o), (to, o), start)
-            if f is not None:
-                finish(1, q * o, to, to, 0, f, None)
+            ending(1, q * o, to, moved(beside, at), 0, f, g)
         done += count
 
 

@@ -22,7 +22,7 @@ A block of tiles at a time goes through all three steps while it stays in a cach
 import numpy as np
 
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
-from engine.kernels.matmul.tiles import AHEAD, finish, full_strips, least, narrow_strip
+from engine.kernels.matmul.tiles import AHEAD, ending, full_strips, least, moved, narrow_strip
 from engine.kernels.simd import broadcast, lanes_of, part, tile, tile_fma, tile_load, tile_store
 from engine.kernels.split import span
 
@@ -167,20 +167,22 @@ def image_tiles(image, channels, grid, pad, side, lines, first, count, v, ld, ap
 
 
 @part
-def output_tiles(first, count, n, m, ld, apart, start, f, place, grid, held):
-    """f(start + A^T m A) of tiles first .. first + count - 1, n channels, to the output."""
-    y, p, q, c = place
+def output_tiles(first, count, n, m, ld, apart, start, f, g, place, grid, held):
+    """f(start + A^T m A) of tiles first .. first + count - 1, n channels, to the output; `place`: that, and what g
+    takes (see `ending`)."""
+    y, p, q, c, beside = place
     down, across, lanes = (p + OUT - 1) // OUT, (q + OUT - 1) // OUT, lanes_of(y)
     for number in range(count):
         at = first + number
         image, i, j = at // (down * across), at // across % down, at % across
-        to = y + ((image * p + i * OUT) * q + j * OUT) * c
+        to = ((image * p + i * OUT) * q + j * OUT) * c
         high, wide = least(OUT, p - i * OUT), least(OUT, q - j * OUT)
         for k in range(0, n, lanes):
-            output_tile(m + (number * ld + k), apart, start[0] + k * start[2], to + k, q * c, c, high, wide, held)
-        if f is not None:
-            for row in range(high):
-                finish(wide, n, to + row * q * c, to + row * q * c, c, f, None)
+            output_tile(m + (number * ld + k), apart, start[0] + k * start[2], y + (to + k), q * c, c, high, wide,
+                        held)
+        for row in range(high):
+            line = to + row * q * c
+            ending(wide, n, y + line, moved(beside, line), c, f, g)
 
 
 @part
@@ -199,7 +201,7 @@ def at_place(rows, n, steps, left, right, out, start):
 
 
 @part
-def convolve_tiles(first, tiles, n, columns, image, grid, pad, weights, place, start, f, zero, work, block):
+def convolve_tiles(first, tiles, n, columns, image, grid, pad, weights, place, start, f, g, zero, work, block):
     """Tiles first .. first + tiles - 1 of f(start + conv(image, weights)), for `columns` of the n output channels."""
     lanes, k = lanes_of(work), image[3]
     ld, ldm = k + lanes, columns + lanes
@@ -213,7 +215,7 @@ def convolve_tiles(first, tiles, n, columns, image, grid, pad, weights, place, s
         for at in range(PLACES):
             at_place(count, columns, k, (v + at * apart, ld, 1), (weights + at * k * n, n), (m + at * apart_m, ldm),
                      zero)
-        output_tiles(i, count, columns, m, ldm, apart_m, start, f, place, grid, held)
+        output_tiles(i, count, columns, m, ldm, apart_m, start, f, g, place, grid, held)
 
 
 @part

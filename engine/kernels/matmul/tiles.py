@@ -178,6 +178,23 @@ def finish(rows, cols, c, y, ld, f, slope):
 
 
 @part
+def moved(beside, by):
+    """A pointer, or None, so many values further."""
+    if beside is not None:
+        beside += by
+    return beside
+
+
+@part
+def ending(rows, cols, c, beside, ld, f, g):
+    """As `finish` with f, or with g of C and `beside`; of f, g and `beside`, what there is not is None."""
+    if f is not None:
+        finish(rows, cols, c, c, ld, f, None)
+    if beside is not None:
+        finish(rows, cols, c, beside, ld, None, g)
+
+
+@part
 def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack_a, pack_b):
     """c[:m, :n] = f(start + a[:m, :k] @ b[:k, :n]) or slope(that, y), on one thread."""
     c, ldc, y = out
