@@ -130,9 +130,11 @@ def test_ways():
         made = TABLE["conv2d_plain"].arrange([spec(x), spec(w)], [spec(y)], TABLE["conv2d_plain"].complete(a), 2)
         return made.blocking[-1]
     assert way((3, 17, 18, 32), (3, 3), 48) == cpu.WINOGRAD
-    assert way((3, 17, 18, 32), (3, 3), 48, stride=(2, 2)) == cpu.PRODUCT
-    assert way((3, 17, 18, 32), (3, 3), 47) == cpu.PRODUCT
-    assert way((1, 7, 7, 32), (3, 3), 48) == cpu.PRODUCT
+    assert way((3, 17, 18, 32), (3, 3), 48, stride=(2, 2)) == cpu.LINES
+    assert way((3, 17, 18, 32), (3, 3), 47) == cpu.LINES
+    assert way((1, 7, 7, 32), (3, 3), 48) == cpu.LINES
+    assert way((1, 7, 7, 32), (3, 3), 48, dilation=(1, 2)) == cpu.PRODUCT
+    assert way((1, 7, 7, 256), (3, 3), 48) == cpu.PRODUCT
     assert way((3, 17, 18, 32), (3, 3), 32, groups=32) == cpu.DEPTHWISE
     assert way((3, 17, 18, 32), (3, 3), 64, groups=2) == cpu.PRODUCT
 

@@ -1,21 +1,20 @@
-"""CUDA convolutions at their real tile sizes, under race detection in the emulator: on a GPU or there. The simulator
-runs the same kernels at a small tile in test_ops.py."""
+"""CUDA convolutions at their real tile sizes, under race detection in the emulator (and, as long tests, plainly): on a
+GPU or there. The simulator runs the same kernels at a small tile in test_ops.py."""
 import numpy as np
+import on_gpu
 import pytest
-from numba import config
 
-from engine import target as targets
 from engine.kernels import TABLE
 from engine.kernels.conv import CONV2D_PLAIN
 from engine.kernels.conv import cuda as convolutions
 from engine.kernels.conv import cuda_depthwise, geometry
 from engine.kernels.conv.reference import conv2d_reference, output_of
 from engine.kernels.matmul import LINEAR
-from engine.kernels.matmul.cuda_tiles import LARGE, MEDIUM, SMALL
+from engine.kernels.matmul.cuda_tiles import MEDIUM, SMALL, SMALL_DOUBLE
 from engine.kernels.matmul.fused import joined
 
-TARGETS = [t for name, t in targets.TARGETS.items() if name.startswith("cuda") and t.present()]
-pytestmark = pytest.mark.skipif(config.ENABLE_CUDASIM or not TARGETS, reason="neither a GPU nor the emulator is here")
+target, both_ways = on_gpu.target, on_gpu.both_ways
+pytestmark = on_gpu.needed
 RNG = np.random.default_rng(5)
 # x, kernel, outputs, attributes: channels in fours and not, a stride of two in both, groups
 LAYERS = (((2, 9, 8, 12), (3, 3), 68, {"padding": (1, 1, 1, 1)}),
@@ -23,16 +22,10 @@ LAYERS = (((2, 9, 8, 12), (3, 3), 68, {"padding": (1, 1, 1, 1)}),
           ((1, 12, 13, 16), (3, 3), 136, {"padding": (2, 2, 2, 2), "stride": (2, 1), "dilation": (2, 1), "groups": 2}))
 
 
-@pytest.fixture(params=TARGETS, ids=lambda t: t.name)
-def target(request):
-    return request.param
-
-
 def agree(target, name, *inputs, **attributes):
     op = TABLE[name]
     given = [a.astype("f4") for a in inputs]
-    with targets.cuda_emulated.checking(race=True):
-        got = target.fetch(op(*map(target.place, given), **attributes))
+    got = target.fetch(op(*map(target.place, given), **attributes))
     want = op.reference(*(a.astype("f8") for a in given), **op.complete(attributes))
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * max(1, np.abs(want).max()), err_msg=name)
 
@@ -46,13 +39,24 @@ def layer(number):
 
 
 @pytest.mark.parametrize("number", range(len(LAYERS)))
-@pytest.mark.parametrize("tile", [LARGE, convolutions.TALL, MEDIUM, SMALL], ids=lambda t: f"{t.rows}x{t.columns}")
+@pytest.mark.parametrize("tile", [convolutions.TALL, convolutions.NARROW, MEDIUM, SMALL],
+                         ids=lambda t: f"{t.rows}x{t.columns}")
 def test_every_tile_in_every_direction(target, tile, number, monkeypatch):
     monkeypatch.setattr(convolutions, "conv_tile", lambda kind, m, n, dtype: tile)
     x, w, y, given = layer(number)
     agree(target, "conv2d_plain", x, w, **given)
     agree(target, "conv2d_input_gradient", y, w, shape=x.shape, **given)
     agree(target, "conv2d_weight_gradient", x, y, kernel=w.shape[:2], **given)
+
+
+@pytest.mark.parametrize("kind", ["forward", "input", "weights"])
+@pytest.mark.parametrize("n,tile", [(16, convolutions.NARROW), (32, convolutions.NARROW), (33, convolutions.TALL),
+                                    (256, convolutions.TALL)], ids=str)
+def test_tiles_are_no_wider_than_they_must_be(kind, n, tile):
+    assert convolutions.conv_tile(kind, 1 << 16, n, np.float32) == tile
+    assert convolutions.conv_tile(kind, 1 << 8, n, np.float32) == (SMALL if n <= 32 else MEDIUM if n > 64 else SMALL)
+    assert convolutions.conv_tile(kind, 1 << 16, n, np.float64) == (
+        SMALL_DOUBLE if kind == "input" or n <= 32 else MEDIUM)
 
 
 @pytest.mark.parametrize("number", range(len(LAYERS)))
@@ -82,7 +86,6 @@ def test_a_residual_in_the_epilogue(target, groups):
     bias, residual = RNG.standard_normal(8), RNG.standard_normal((2, 6, 7, 8))
     a = CONV2D_PLAIN.complete({"padding": (1, 1, 1, 1), "groups": groups})
     placed = [target.place(array.astype("f4")) for array in (x, w, bias, residual, np.zeros_like(residual))]
-    with targets.cuda_emulated.checking(race=True):
-        convolutions.conv2d_residual_cuda(*placed[:4], *geometry(a), joined(LINEAR.f), placed[4])
+    convolutions.conv2d_residual_cuda(*placed[:4], *geometry(a), joined(LINEAR.f), placed[4])
     want = conv2d_reference(x, w, bias, **a) + residual
     np.testing.assert_allclose(target.fetch(placed[4]), want, rtol=1e-4, atol=1e-4)

@@ -65,7 +65,7 @@ CASES = {
     "weights of classes": (DataError, r"class_weight lacks the classes \[2\]",
                            lambda: ready().fit(X, Y, class_weight={0: 1, 1: 1})),
     "validation split": (DataError, "between 0 and 1", lambda: ready().fit(X, Y, validation_split=1.5)),
-    "validation data": (DataError, "validation_data: expected labels y for an array x, got none",
+    "validation data": (DataError, r"expected validation_data as \(x, y\) or .*, got ndarray",
                         lambda: ready().fit(X, Y, validation_data=X)),
     "binary labels": (DataError, "expected labels between 0 and 1, got",
                       lambda: ready("binary_cross_entropy", 1).fit(X, Y)),

@@ -1,29 +1,23 @@
 """CUDA kernels over lines at every way they are shared out: a warp, a block, a thread for each line, values in
-registers or read again; under race detection in the emulator. What test_ops takes of these is short lines."""
+registers or read again; under race detection in the emulator (and, as long tests, plainly). What test_ops takes of
+these is short lines."""
 import numpy as np
+import on_gpu
 import pytest
-from numba import config
 
-from engine import target as targets
 from engine.kernels import TABLE
 from engine.kernels.split import line_shape
 
-TARGETS = [t for name, t in targets.TARGETS.items() if name.startswith("cuda") and t.present()]
-pytestmark = pytest.mark.skipif(config.ENABLE_CUDASIM or not TARGETS, reason="neither a GPU nor the emulator is here")
+target, both_ways = on_gpu.target, on_gpu.both_ways
+pytestmark = on_gpu.needed
 SIZES = 2, 33, 500, 700, 5000, 9000
 RNG = np.random.default_rng(5)
-
-
-@pytest.fixture(params=TARGETS, ids=lambda t: t.name)
-def target(request):
-    return request.param
 
 
 def agree(target, name, *inputs, **attributes):
     op = TABLE[name]
     given = [np.asarray(a, "f4") if np.asarray(a).dtype.kind == "f" else a for a in inputs]
-    with targets.cuda_emulated.checking(race=True):
-        got = op(*map(target.place, given), **attributes)
+    got = op(*map(target.place, given), **attributes)
     want = op.reference(*(a.astype("f8") if a.dtype.kind == "f" else a for a in given), **op.complete(attributes))
     for g, w in zip(got if isinstance(got, tuple) else (got,), want if isinstance(want, tuple) else (want,)):
         np.testing.assert_allclose(target.fetch(g), w, rtol=2e-5, atol=2e-5, err_msg=f"{name} {given[0].shape}")

@@ -1,8 +1,8 @@
 """CUDA products at their real tile sizes, in all transposed forms: on a GPU or in the emulator. The simulator runs the
 same kernels at a small tile in test_ops.py."""
 import numpy as np
+import on_gpu
 import pytest
-from numba import config
 
 from engine import target as targets
 from engine.kernels import TABLE
@@ -14,43 +14,46 @@ from engine.kernels.matmul import cuda as products
 from engine.kernels.matmul import cuda_tiles
 from engine.kernels.matmul.fused import joined
 
-TARGETS = [t for name, t in targets.TARGETS.items() if name.startswith("cuda") and t.present()]
-pytestmark = pytest.mark.skipif(config.ENABLE_CUDASIM or not TARGETS, reason="neither a GPU nor the emulator is here")
+target = on_gpu.target
+pytestmark = on_gpu.needed
 FORMS = ((False, False), (True, False), (False, True), (True, True))
 RNG = np.random.default_rng(5)
+PLAINLY, CHECKED = False, True               # in the emulator: with checks of every access and race detection
+TWICE = pytest.mark.parametrize("checked", [PLAINLY, pytest.param(CHECKED, marks=pytest.mark.slow)],
+                                ids=["plain", "checked"])
+TWICE_CHECKED_FIRST = pytest.mark.parametrize("checked", [pytest.param(PLAINLY, marks=pytest.mark.slow), CHECKED],
+                                              ids=["plain", "checked"])
 
 
-@pytest.fixture(params=TARGETS, ids=lambda t: t.name)
-def target(request):
-    return request.param
+def run(target, name, *inputs, checked=PLAINLY, **attributes):
+    with on_gpu.looking(checked):
+        return target.fetch(TABLE[name](*map(target.place, inputs), **attributes))
 
 
-def run(target, name, *inputs, **attributes):
-    return target.fetch(TABLE[name](*map(target.place, inputs), **attributes))
-
-
+@TWICE
 @pytest.mark.parametrize("ta,tb", FORMS)
 @pytest.mark.parametrize("tile", [products.LARGE, products.MEDIUM, products.SMALL], ids=lambda t: f"{t.rows}")
-def test_every_tile_in_every_form(target, tile, ta, tb, monkeypatch):
+def test_every_tile_in_every_form(target, tile, ta, tb, checked, monkeypatch):
     monkeypatch.setattr(products, "tile_for", lambda m, n, dtype: tile)
     for m, k, n in ((tile.rows + 2, 33, 2 * tile.columns + 1), (2 * tile.rows, 64, tile.columns), (1, 9, 3)):
         a = RNG.standard_normal((k, m) if ta else (m, k)).astype(np.float32)
         b = RNG.standard_normal((n, k) if tb else (k, n)).astype(np.float32)
         want = (a.T if ta else a).astype(np.float64) @ (b.T if tb else b)
-        got = run(target, "matmul", a, b, transpose_a=ta, transpose_b=tb)
+        got = run(target, "matmul", a, b, checked=checked, transpose_a=ta, transpose_b=tb)
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("checked", [PLAINLY, CHECKED], ids=["plain", "checked"])
 @pytest.mark.parametrize("ta,tb", FORMS)
-def test_products_of_a_batch_in_every_form(target, ta, tb, monkeypatch):
+def test_products_of_a_batch_in_every_form(target, ta, tb, checked, monkeypatch):
     """More products than the grid's second axis is told to have: several launches."""
     monkeypatch.setattr(products, "MOST_BLOCKS", 2)
     for count, m, k, n in ((5, 33, 20, 37), (3, 1, 40, 64), (2, 8, 0, 3)):
         a = RNG.standard_normal((count, k, m) if ta else (count, m, k)).astype(np.float32)
         b = RNG.standard_normal((count, n, k) if tb else (count, k, n)).astype(np.float32)
         want = (a.swapaxes(1, 2) if ta else a).astype(np.float64) @ (b.swapaxes(1, 2) if tb else b)
-        got = run(target, "batched_matmul", a, b, transpose_a=ta, transpose_b=tb)
+        got = run(target, "batched_matmul", a, b, checked=checked, transpose_a=ta, transpose_b=tb)
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
 
 
@@ -79,21 +82,23 @@ def test_arrays_that_begin_between_16_byte_boundaries(target):
     np.testing.assert_array_equal(target.fetch(TABLE["relu"](a)), np.maximum(target.fetch(a), 0))
 
 
+@TWICE
 @pytest.mark.parametrize("format", ["float16", "bfloat16"])
 @pytest.mark.parametrize("ta,tb", FORMS)
-def test_tensor_cores_at_the_large_tile(target, format, ta, tb, monkeypatch):
+def test_tensor_cores_at_the_large_tile(target, format, ta, tb, checked, monkeypatch):
     monkeypatch.setattr(halves, "tile_for", lambda m, n: halves.LARGE)
     reference = TABLE["matmul_half"].reference
     for m, k, n in ((136, 72, 144), (129, 33, 131)):
         a = TABLE["to_half"].reference(RNG.standard_normal((k, m) if ta else (m, k)), format)
         b = TABLE["to_half"].reference(RNG.standard_normal((n, k) if tb else (k, n)), format)
-        got = run(target, "matmul_half", a, b, transpose_a=ta, transpose_b=tb, format=format)
+        got = run(target, "matmul_half", a, b, checked=checked, transpose_a=ta, transpose_b=tb, format=format)
         np.testing.assert_allclose(got, reference(a, b, ta, tb, format, "float32"), rtol=2e-5, atol=5e-5)
 
 
+@TWICE_CHECKED_FIRST
 @pytest.mark.parametrize("tile", [products.LARGE, products.MEDIUM, products.SMALL], ids=lambda t: f"{t.rows}")
-def test_every_tile_with_every_epilogue(target, tile, monkeypatch):
-    """Under race detection in the emulator: a residual, the slope of an activation, and the sums of columns."""
+def test_every_tile_with_every_epilogue(target, tile, checked, monkeypatch):
+    """A residual, the slope of an activation, and the sums of columns."""
     monkeypatch.setattr(products, "tile_for", lambda m, n, dtype: tile)
     slope = Formula(lambda d, y: d * (1 - y * y), "slope_of_tanh")
     for m, k, n in ((tile.rows + 2, 33, tile.columns + 1), (tile.rows, 16, 2 * tile.columns)):
@@ -102,7 +107,7 @@ def test_every_tile_with_every_epilogue(target, tile, monkeypatch):
         product = a.astype(np.float64) @ b
         placed = [target.place(array) for array in (a, b, y, bias)]
         c, sums = target.place(np.zeros((m, n), np.float32)), target.place(np.zeros(n, np.float32))
-        with targets.cuda_emulated.checking(race=True):
+        with on_gpu.looking(checked):
             products.matmul_slope(*placed[:3], 0, 0, slope, c)
             np.testing.assert_allclose(target.fetch(c), product * (1 - y * y), rtol=3e-5, atol=3e-5)
             products.dense_residual(placed[0], placed[1], placed[3], placed[2], joined(LINEAR.f), c)

@@ -47,10 +47,10 @@ def check(name, got, want, dtype, terms):
     np.testing.assert_allclose(got, want, rtol=relative, atol=relative * min(scale, 1e3), err_msg=name)
 
 
-def looking(target, dtype, inputs):
-    """The emulator runs kernels plainly in float64, and in float32 looks at every access meanwhile: in its array,
-    aligned, written before it is read, and none unordered within or between blocks."""
-    if target is targets.cuda_emulated and dtype == "float32" and sum(a.size for a in inputs) <= 100_000:
+def looking(target, wanted, inputs):
+    """The emulator runs kernels plainly, or looks at every access meanwhile: in its array, aligned, written before it
+    is read, and none unordered within or between blocks."""
+    if target is targets.cuda_emulated and wanted and sum(a.size for a in inputs) <= 100_000:
         return target.checking(race=True)
     return contextlib.nullcontext()
 
@@ -59,6 +59,19 @@ def looking(target, dtype, inputs):
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 @pytest.mark.parametrize("name", sorted(TABLE))
 def test_op_agrees_with_its_reference(name, target, dtype):
+    agrees_with_its_reference(name, target, dtype, "float32")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not targets.cuda_emulated.present(), reason="the emulator is not here")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", sorted(TABLE))
+def test_cuda_kernels_the_other_way_round(name, dtype):
+    """float32 plainly, float64 with checks and race detection."""
+    agrees_with_its_reference(name, targets.cuda_emulated, dtype, "float64")
+
+
+def agrees_with_its_reference(name, target, dtype, looked_at):
     op = TABLE[name]
     count = 0
     for number, inputs, attributes in samples(op):
@@ -67,7 +80,7 @@ def test_op_agrees_with_its_reference(name, target, dtype):
             want = as_tuple(op.reference(*[cast(a, "float64") for a in given], **attributes))
         placed = [target.place(a) for a in given]
         kept = [a.copy() for a in given]
-        with looking(target, dtype, given):
+        with looking(target, dtype == looked_at, given):
             got = [target.fetch(a) for a in as_tuple(op(*placed, **attributes))]
         specs = op.infer(*map(spec, given), **attributes)
         assert len(got) == len(want) == len(specs)

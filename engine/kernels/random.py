@@ -59,7 +59,23 @@ def normal_pair(u, v):
     return radius * math.cos(angle), radius * math.sin(angle)
 
 
-NORMAL_PAIR = Formula(normal_pair)
+def turned_pair(u, v):
+    """The same, with an angle of at most an eighth of a turn and its quarter: a GPU's cosine of any angle keeps an
+    array in memory for the largest ones. Taylor's polynomials, whose rests are below 1e-16."""
+    radius, t = math.sqrt(-2 * math.log((u + 0.5) * WORD)), 4 * WORD * v
+    quarter = 0.0 if t < 0.5 else 1.0 if t < 1.5 else 2.0 if t < 2.5 else 3.0 if t < 3.5 else 4.0
+    r = (t - quarter) * (math.pi / 2)
+    z = r * r
+    s = r * (1 + z * (-1 / 6 + z * (1 / 120 + z * (-1 / 5040 + z * (1 / 362880 + z * (
+        -1 / 39916800 + z * (1 / 6227020800 - z / 1307674368000)))))))
+    c = 1 + z * (-1 / 2 + z * (1 / 24 + z * (-1 / 720 + z * (1 / 40320 + z * (-1 / 3628800 + z * (
+        1 / 479001600 + z * (-1 / 87178291200 + z / 20922789888000)))))))
+    x = c if quarter == 0 or quarter == 4 else -c if quarter == 2 else -s if quarter == 1 else s
+    y = s if quarter == 0 or quarter == 4 else -s if quarter == 2 else c if quarter == 1 else -c
+    return radius * x, radius * y
+
+
+NORMAL_PAIR, TURNED_PAIR = Formula(normal_pair), Formula(turned_pair)
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
@@ -232,7 +248,8 @@ def uniform_cuda(counter, low, unit, shift, stream, out):
 
 def normal_cuda(counter, pair, mean, std, stream, out):
     number = out.dtype.type
-    _normal_cuda(pair, out.dtype)[blocks((out.size + 3) // 4), THREADS](counter, number(mean), number(std), stream, out)
+    made = _normal_cuda(TURNED_PAIR, out.dtype)
+    made[blocks((out.size + 3) // 4), THREADS](counter, number(mean), number(std), stream, out)
 
 
 def dropout_cuda(x, counter, threshold, scale, stream, out):

@@ -19,7 +19,7 @@ from engine.runtime import memory, profile
 from engine.runtime.fixed import fixed_first, updated
 from engine.transfers import Conveyor
 
-HOT = 1 << 22                                # bytes: scratch of calls that need no more is one place, kept in the caches
+HOT = 1 << 22                                # bytes: scratch of calls that need no more is one place in the caches
 
 
 class Plan:

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 from tools.bench.ours import epoch_of
+from tools.bench.peers import eager_epoch
 from tools.bench.timing import best_of, geometric_mean, median, race, ratio, table
 
 TRAINING = {"lenet5 batch 128": ("lenet5", 128, {}), "resnet20 batch 128": ("resnet20", 128, {}),
@@ -62,13 +63,7 @@ def torch_epoch(model, x, y, size, memory):
     net = twin(model).to(memory_format=memory).train()
     update, criterion = torch.optim.SGD(net.parameters(), RATE, momentum=0.9, foreach=True), torch.nn.CrossEntropyLoss()
     pairs = [(first(x[i:i + size], memory), torch.from_numpy(y[i:i + size])) for i in range(0, len(x), size)]
-
-    def run():
-        for data, labels in pairs:
-            update.zero_grad(set_to_none=True)
-            criterion(net(data), labels).backward()
-            update.step()
-    return run
+    return eager_epoch(net, criterion, update, pairs)
 
 
 def training_row(title, name, size, more, threads, profile):
@@ -163,9 +158,7 @@ def inference_row(title, name, size, threads, profile):
 MEMORY = """
 import sys
 from tools.bench import networks
-def memory(word):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) / 1024 for line in file if line.startswith(word))
+from tools.bench.memory import forget_peak, resident
 side, name, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 more = {{"dropout": 0.0}} if name == "alexnet" else {{}}
 warm = networks.make("lenet5")
@@ -173,9 +166,8 @@ x, y = networks.batch_of(warm, 2)
 warming = (lambda: networks.our_epoch(warm, x, y, 2)[0]) if side == "ours" else (
     lambda: networks.torch_epoch(warm, x, y, 2, networks.formats()[side]))
 warming()()
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")                          # the peak so far, of compiling say, is forgotten
-before = memory("VmRSS")
+forget_peak()
+before = resident("VmRSS")
 if side == "ours":
     model = networks.make(name, **more)
     x, y = networks.batch_of(model, size)
@@ -183,7 +175,7 @@ if side == "ours":
 else:
     run = networks.torch_memory(name, size, side, more)
 for _ in range(2): run()
-print(memory("VmHWM") - before)
+print(resident("VmHWM") - before)
 """
 
 

@@ -9,16 +9,20 @@ LEARNING_RATE = {"sgd": 1e-4, "adam": 1e-5}   # low: batches learned by heart gi
 TORCH = {"torch fused": {"fused": True}, "torch foreach": {"foreach": True}, "torch for-loop": {"foreach": False}}
 
 
-def torch_eager(weights, batch, optimizer, x, y, settings):
-    """PyTorch eager; settings: how its optimiser goes over the weights."""
-    net, update, criterion, batches = _torch(weights, batch, optimizer, x, y, settings)
-
+def eager_epoch(net, criterion, update, batches):
+    """A callable: one epoch of PyTorch, step by step as written."""
     def epoch():
         for data, labels in batches:
             update.zero_grad(set_to_none=True)
             criterion(net(data), labels).backward()
             update.step()
     return epoch
+
+
+def torch_eager(weights, batch, optimizer, x, y, settings):
+    """PyTorch eager; settings: how its optimiser goes over the weights."""
+    net, update, criterion, batches = _torch(weights, batch, optimizer, x, y, settings)
+    return eager_epoch(net, criterion, update, batches)
 
 
 def torch_compiled(weights, batch, optimizer, x, y):

@@ -12,25 +12,8 @@ import json
 import pathlib
 import re
 
-from tools.ptx import assembler, cuda_c, roofline
-from tools.ptx.compiler import Compiler, launch_all
-
-ESTIMATED = 1e6                              # bytes or operations from which on a time is worth estimating
-
-
-def row(made, capability):
-    """The figures of one kernel, as a dict."""
-    found = {"op": made.op, "kernel": made.name, "cc": list(capability), "threads": made.threads,
-             "arguments": str(made.signature), "error": made.error}
-    if made.error or not assembler.find("ptxas") or not assembler.find("nvdisasm"):
-        return found
-    report = assembler.report(made.ptx, capability, made.options.get("max_registers"))
-    blocks, share = assembler.occupancy(capability, report, made.threads)
-    found.update(report._asdict(), blocks=blocks, occupancy=share)
-    if max(made.cost) >= ESTIMATED and report.every:
-        mix = report.loop or report.every
-        found["estimates"] = {gpu.name: roofline.estimate(gpu, mix, made.cost) for gpu in roofline.GPUS}
-    return found
+from tools.ptx import assembler, cuda_c
+from tools.ptx.rows import rows_of_all
 
 
 def mixture(loop):
@@ -54,15 +37,8 @@ def show(found):
 
 
 def compile_all(capability, arguments):
-    """Rows of all kernels for one compute capability."""
-    compiler = Compiler(capability)
-    for dtype in arguments.dtypes:
-        launch_all(compiler, dtype, arguments.ops, arguments.large)
-    if arguments.show:
-        for made in compiler.made.values():
-            if arguments.show in made.name:
-                print(made.ptx)
-    rows = [row(made, capability) for made in compiler.made.values()]
+    """Prints and returns the rows of all kernels for one compute capability."""
+    rows = rows_of_all(arguments.ops, capability, arguments.dtypes, arguments.large, arguments.show)
     failed = sum(bool(r["error"]) for r in rows)
     print(f"sm_{capability[0]}{capability[1]}: {len(rows) - failed} kernels compiled, {failed} failed")
     if not assembler.find("ptxas") or not assembler.find("nvdisasm"):

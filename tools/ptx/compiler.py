@@ -114,11 +114,15 @@ def samples_of(op, only_large=False):
         yield from op.samples(np.random.default_rng(0))
 
 
+LAYERS = ((56, 64, 64, 3, 1, 1), (28, 128, 128, 3, 1, 1), (56, 128, 128, 3, 2, 1), (14, 1024, 256, 1, 1, 1),
+          (56, 144, 144, 3, 1, 144), (56, 30, 130, 3, 1, 1), (56, 130, 130, 3, 2, 1), (56, 30, 62, 3, 1, 1),
+          (112, 32, 32, 3, 1, 1), (112, 3, 30, 3, 2, 1), (14, 1022, 1022, 3, 1, 1), (14, 1024, 1024, 3, 1, 1))
+
+
 def convolutions(name):
-    """Layers of ResNet-50 at a batch of 64, so that each tile is met: 3x3, 3x3 with stride 2, 1x1; one depthwise."""
-    for size, channels, outputs, kernel, stride, groups in ((56, 64, 64, 3, 1, 1), (28, 128, 128, 3, 1, 1),
-                                                            (56, 128, 128, 3, 2, 1), (14, 1024, 256, 1, 1, 1),
-                                                            (56, 144, 144, 3, 1, 144)):
+    """Layers (size, channels, outputs, kernel, stride, groups) at a batch of 64, so that each tile is met, with
+    channels in fours and not: those of ResNet-50 first; one is depthwise."""
+    for size, channels, outputs, kernel, stride, groups in LAYERS:
         edge = kernel // 2
         given = {"stride": (stride, stride), "padding": (edge,) * 4, "groups": groups}
         x, w = Spec((64, size, size, channels), "f8"), Spec((kernel, kernel, channels // groups, outputs), "f8")
@@ -143,12 +147,16 @@ def given_as(sample, dtype):
     return array.astype(dtype) if array.dtype.kind == "f" else array
 
 
-def launch_all(compiler, dtype, names=(), only_large=False):
-    """Sends samples of ops (all, or those named) through their launchers; what fails is in `compiler.made`."""
-    for name, op in TABLE.items():
-        if op.cuda is None or names and name not in names:
-            continue
-        compiler.op = name
+def with_kernels(names=()):
+    """Names of TABLE's ops with CUDA launchers (all, or those named), those that take longest to compile first."""
+    found = [name for name, op in TABLE.items() if op.cuda is not None and (not names or name in names)]
+    return sorted(found, key=lambda name: not name.startswith(("conv2d", "matmul", "dense")))
+
+
+def launch_all(compiler, dtype, names, only_large=False):
+    """Sends samples of ops through their launchers; what comes of it is in `compiler.made`."""
+    for name in names:
+        compiler.op, op = name, TABLE[name]
         with warnings.catch_warnings():      # references of samples may overflow on purpose
             warnings.simplefilter("ignore")
             samples = list(samples_of(op, only_large))

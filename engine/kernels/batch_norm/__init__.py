@@ -21,8 +21,8 @@ import numpy as np
 from engine.kernels.activation import Activation
 from engine.kernels.batch_norm import cpu, cuda
 from engine.kernels.formula import Formula
-from engine.kernels.norm import norm_op
-from engine.kernels.op import Spec, demand, floats, rows, share, spec
+from engine.kernels.norm import alike, channels_of, norm_op
+from engine.kernels.op import Spec, demand, rows, share, spec
 from engine.kernels.split import chunks, rows_of_chunk
 
 FLOAT64 = np.dtype("float64")
@@ -91,19 +91,6 @@ def inference_grad_reference(dy, x, gamma, mean, variance, epsilon):
 # -------------------------------------------------------------------------------------------- shapes and arrangements
 
 
-def _channels(x, *vectors):
-    floats(x, *vectors)
-    demand(x.ndim >= 2 and x.shape[-1] > 0, "x of shape (n, ..., channels)", x.shape)
-    for v in vectors:
-        demand(v.shape == x.shape[-1:], f"a value for each of the {x.shape[-1]} channels", v.shape)
-    return spec(x)
-
-
-def _alike(dy, x, name="dy"):
-    floats(dy, x)
-    demand(dy.shape == x.shape, f"{name} of the shape of x, {x.shape}", dy.shape)
-
-
 def _activation(given):
     demand(given is None or isinstance(given, Activation), "an Activation or None", repr(given))
 
@@ -112,11 +99,11 @@ def batch_norm_shapes(x, gamma, beta, mean, variance, momentum, epsilon, activat
     demand(0 <= momentum <= 1, "a momentum from 0 to 1", momentum)
     demand(epsilon > 0, "an epsilon above 0", epsilon)
     _activation(activation)
-    return (_channels(x, gamma, beta, mean, variance), *(spec(mean),) * 4)
+    return (channels_of(x, gamma, beta, mean, variance), *(spec(mean),) * 4)
 
 
 def batch_norm_add_shapes(x, gamma, beta, mean, variance, other, momentum, epsilon, activation):
-    _alike(other, x, "other")
+    alike(other, x, "other")
     found = batch_norm_shapes(x, gamma, beta, mean, variance, momentum, epsilon, activation)
     demand(activation is None or activation.slope_of == "y", "an activation whose slope is a function of y",
            repr(activation), "x with the other input added is not kept")
@@ -124,20 +111,20 @@ def batch_norm_add_shapes(x, gamma, beta, mean, variance, other, momentum, epsil
 
 
 def batch_norm_grad_shapes(dy, x, gamma, beta, mean, inverse, activation):
-    _alike(dy, x)
+    alike(dy, x)
     _activation(activation)
     demand(activation is None or activation.slope is not None, "an activation with a slope", repr(activation))
-    return _channels(x, gamma, beta, mean, inverse), spec(gamma), spec(gamma)
+    return channels_of(x, gamma, beta, mean, inverse), spec(gamma), spec(gamma)
 
 
 def inference_shapes(x, gamma, beta, mean, variance, epsilon, activation):
     _activation(activation)
-    return _channels(x, gamma, beta, mean, variance)
+    return channels_of(x, gamma, beta, mean, variance)
 
 
 def inference_grad_shapes(dy, x, gamma, mean, variance, epsilon):
-    _alike(dy, x)
-    return _channels(x, gamma, mean, variance), spec(gamma), spec(gamma)
+    alike(dy, x)
+    return channels_of(x, gamma, mean, variance), spec(gamma), spec(gamma)
 
 
 def _arranged(held, formula):

@@ -27,7 +27,6 @@ from engine.kernels.conv.blocking import (
     NEAR,
     Blocking,
     pays_lines,
-    pays_lines_weights,
     pays_narrow,
     pays_winograd,
     plan_lines,
@@ -211,7 +210,7 @@ def weight_gradient_arrange(inputs, outputs, attributes, threads):
         way = cpu.WINOGRAD
         tiles = dy[0] * -(-dy[1] // 4) * -(-dy[2] // 4)
         tasks, work, numbers = plan_winograd_weights(tiles, k, dy[3], dw.dtype, threads)
-    elif pays_lines_weights(dw.shape[:2], geometry(attributes), k, dy[3], dw.dtype):
+    elif pays_lines(dw.shape[:2], geometry(attributes), k, dy[3], dw.dtype):
         way, (tasks, work, numbers) = cpu.LINES, plan_lines_weights(dw.shape, geometry(attributes), x, dy, dw.dtype,
                                                                     threads)
     else:

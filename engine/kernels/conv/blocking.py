@@ -27,7 +27,7 @@ PACKED_FROM = 160                            # rows of a task from which a copy 
 LONGEST = 4096                               # bytes of a k block
 FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and outputs computed for each one that is there
 FEWEST_KEPT = 12                             # tiles where the weights' transform is kept
-FEWEST_SUMMED, MOST_SUMMED = 96, 384          # tiles of a block of a gradient: where its sums stay in L2, where not
+FEWEST_SUMMED = 96                           # tiles of a block of a gradient, also where its sums leave the L2 cache
 WIDEST = 8                                   # strips of a gradient's columns that are summed together
 NEAR = 256                                   # bytes from pixel to pixel up to which the image is read in place
 NEAR_LINE = 512                              # bytes from pixel to pixel up to which lines are read in place
@@ -112,8 +112,7 @@ def plan_winograd_weights(tiles, k, n, dtype, threads):
     m_tasks = least(threads, SIDE)
     n_tasks = least(threads // m_tasks, k // lane)
     fit = cache_bytes(2) * 5 // 8 // (PLACES * (k + n + 2 * lane) * dtype.itemsize)
-    least_tiles = FEWEST_SUMMED if PLACES * k * n * dtype.itemsize < cache_bytes(2) else MOST_SUMMED
-    block = near_equal(tiles, max(fit, least_tiles))
+    block = near_equal(tiles, max(fit, FEWEST_SUMMED))
     values = WIDE * lane + PLACES * (lane + max(k, n) + lane + block * (k + n + 2 * lane) + 2 * lane)
     tasks = m_tasks * n_tasks
     return (tasks, (Spec((PLACES * k * n,), dtype), Spec((tasks * values,), dtype)),
@@ -161,16 +160,8 @@ def lines_at_once(w, numbers, x, y, beside, dtype):
 
 
 def pays_lines(kernel, numbers, c, o, dtype):
-    """Whether a convolution reads lines where they lie: few channels, so that a panel's pixels are near each other, and
-    weights that stay in L2."""
-    _, stride_w, _, _, _, dilation_w, groups = numbers
-    size = np.dtype(dtype).itemsize
-    return (groups == dilation_w == 1 and kernel != (1, 1) and stride_w * c * size <= NEAR_LINE
-            and math.prod(kernel) * c * o * size <= cache_bytes(2) // 4)
-
-
-def pays_lines_weights(kernel, numbers, c, o, dtype):
-    """The same of a gradient by weights."""
+    """Whether a convolution, or its gradient by the weights, reads lines where they lie: few channels, so that a
+    panel's pixels are near each other, and weights that stay in L2."""
     _, stride_w, _, _, _, dilation_w, groups = numbers
     size = np.dtype(dtype).itemsize
     return (groups == dilation_w == 1 and kernel != (1, 1) and stride_w * c * size <= NEAR_LINE
@@ -180,7 +171,7 @@ def pays_lines_weights(kernel, numbers, c, o, dtype):
 def pays_narrow(kernel, numbers, c, o, dtype):
     """Whether an input gradient has so few channels that it is better added up from runs (`narrow.py`)."""
     _, _, _, _, _, dilation_w, groups = numbers
-    return groups == dilation_w == 1 and 2 * c <= lanes(np.dtype(dtype)) and o >= 8 and kernel[1] * c >= 8
+    return groups == dilation_w == 1 and 2 * c <= lanes(np.dtype(dtype)) and o >= 4 and kernel[1] * c >= 4
 
 
 def pays_winograd(kernel, numbers, k, n, images, output, dtype, kept=False):

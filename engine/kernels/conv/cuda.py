@@ -40,40 +40,46 @@ from engine.kernels.gpu import (
     starts_aligned,
     thread_anew,
 )
-from engine.kernels.matmul.cuda import ENOUGH, PIECE, SIMULATED_PIECE, join, tile_count, tile_for
+from engine.kernels.matmul.cuda import ENOUGH, PIECE, SIMULATED_PIECE, join, tile_for
 from engine.kernels.matmul.cuda_tiles import (
     BIAS,
     LARGE,
     PLAIN,
     RESIDUAL,
     SIMULATED,
+    SMALL_DOUBLE,
     Tile,
     as_it_is,
     locator,
     pipeline,
     reader,
+    registers,
+    tile_count,
     writer,
 )
 from engine.kernels.op import Spec
 
 first_tap_device = device(first_tap)
-TALL = Tile(128, 64, 16, 8, 4)               # images have many pixels, and often 64 channels
+# images have many pixels, and often few channels
+TALL, NARROW = Tile(128, 64, 16, 8, 4), Tile(128, 32, 16, 8, 4)
 
 
 def conv_tile(kind, m, n, dtype):
-    """The tile of a product of m pixels (or taps) and n channels; the largest leaves no registers for the gradient by
-    the input."""
+    """The tile of a product of m pixels (or taps) and n channels. The largest leaves no registers for places in images,
+    float64 few for those of the gradient by the input."""
     tile = tile_for(m, n, dtype)
-    if tile == LARGE and kind == "input":
-        return TALL
-    if tile != SIMULATED and np.dtype(dtype).itemsize == 4 and 32 < n <= 64 and tile_count(m, n, TALL) >= ENOUGH:
-        return TALL
-    return tile
+    if tile == SIMULATED:
+        return tile
+    if np.dtype(dtype).itemsize == 8:
+        return SMALL_DOUBLE if kind == "input" else tile
+    if n <= NARROW.columns and tile_count(m, n, NARROW) >= ENOUGH:
+        return NARROW
+    return TALL if tile == LARGE or n <= TALL.columns and tile_count(m, n, TALL) >= ENOUGH else tile
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
 
-tiled = functools.partial(kernel_of, max_registers=128)
+tiled = functools.partial(kernel_of, max_registers=registers)
 # Each writes y[blockIdx.y]: a piece of its sums, or the one result.
 
 

@@ -43,8 +43,14 @@ def store_byte(tyctx, address, value):
 
 _WORD = types.int64
 # The judge by its address: so what calls it need not compile it once more. `schedule.provide` makes the name known.
-check = types.ExternalFunction("emu_check", _WORD(*[_WORD] * 8))
+check = types.ExternalFunction("emu_check", _WORD(*[_WORD] * 6))
 bytes_at, ints_at, words_at = _pointer_to(types.uint8), _pointer_to(types.int32), _pointer_to(types.int64)
+
+
+@njit(inline="always", error_model="numpy")
+def access(size, kind, line):
+    """An access in one word, as the judge takes it."""
+    return size | kind << KIND_AT | line << LINE_AT
 
 
 @njit(inline="always", error_model="numpy")
@@ -122,6 +128,39 @@ def enter_read(env, cell, is_global):
     cell[L_THREAD], cell[L_EPOCH], cell[L_WARP] = me, env[EPOCH], env[WARP_EPOCH]
     if is_global:
         cell[L_BLOCK], cell[L_CLOCK] = env[BLOCK], env[CLOCK]
+
+
+@njit(inline="always", error_model="numpy")
+def enter(env, cell, kind, is_global):
+    """Enters an access where nothing unordered can be: whether so. Else the judge has to look, at the element as it was
+    or, where it was entered already, once more, which changes nothing.
+
+    `env` and `cell` are pointers here, for speed.
+    """
+    me, epoch, oldest = env[CURRENT], env[EPOCH], env[FIRST_EPOCH]
+    written, looked = cell[W_EPOCH], cell[L_EPOCH]
+    if written == epoch:
+        if cell[W_THREAD] != me:
+            return False
+    elif is_global and 0 < written < oldest:             # by another block
+        return False
+    if looked != epoch and is_global and 0 < looked < oldest:
+        return False
+    if kind == READ:
+        if looked != epoch:
+            cell[L_MANY] = 0
+        elif cell[L_THREAD] != me and cell[L_MANY] < 2:
+            cell[L_MANY] = 1 if cell[L_THREAD] >> 5 == me >> 5 else 2
+        cell[L_THREAD], cell[L_EPOCH], cell[L_WARP] = me, epoch, env[WARP_EPOCH]
+        if is_global:
+            cell[L_BLOCK], cell[L_CLOCK] = env[BLOCK], env[CLOCK]
+        return True
+    if looked == epoch and not (cell[L_THREAD] == me and cell[L_MANY] == 0) or is_global and cell[F_BLOCK]:
+        return False
+    cell[W_THREAD], cell[W_EPOCH], cell[W_WARP], cell[W_ATOMIC] = me, epoch, env[WARP_EPOCH], 0
+    if is_global:
+        cell[W_BLOCK], cell[W_CLOCK] = env[BLOCK], env[CLOCK]
+    return True
 
 
 @njit(error_model="numpy")
@@ -237,7 +276,7 @@ def async_copy(env, to, source, size, read, line):
         return
     if env[CHECK]:
         if read:
-            check(source, read, READ, UNKNOWN, line, env[SELF], 0, 0)
+            check(source, access(read, READ, line), UNKNOWN, env[SELF], 0, 0)
         at = range_of(env, to, size, UNKNOWN)
         if at < 0 or (at - RANGES) // RANGE_WORDS >= env[SHARED_ARRAYS]:
             fail(env, OUTSIDE_SHARED, to, size, WRITE, ANY_SHARED, line)
@@ -284,7 +323,7 @@ def complete(env, to, source, size, read, line):
     if env[CHECK]:
         at = range_of(env, to, size, UNKNOWN)
         mark(env, at, to, size, 0)
-        check(to, size, WRITE, UNKNOWN, line, env[SELF], 0, 0)
+        check(to, access(size, WRITE, line), UNKNOWN, env[SELF], 0, 0)
     for place in range(size):
         target[place] = given[place] if place < read else 0
 

@@ -18,7 +18,7 @@ declare {_END.split()[-1]} @llvm.coro.end(ptr, i1, token)
 declare ptr @llvm.coro.free(token, ptr)
 declare ptr @malloc(i64)
 declare void @free(ptr)
-declare i64 @emu_check(i64, i64, i64, i64, i64, ptr, i64, i64)
+declare i64 @emu_check(i64, i64, i64, ptr, i64, i64)
 """
 
 

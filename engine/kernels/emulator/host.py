@@ -14,8 +14,9 @@ from engine.kernels.emulator import runtime
 from engine.kernels.emulator.instrument import Checks
 from engine.kernels.emulator.retarget import to_host
 
-# After linking: everything into the kernel, values into registers, so that pointers can be followed to their origin.
-_FIRST_PASSES = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg", "new_gvn", "simplify_cfg",
+# After linking: everything into the kernel, values into registers, so that pointers can be followed to their origin;
+# then once more for loops' counters, whose places Numba puts into a structure.
+_FIRST_PASSES = ("always_inliner", "sroa", "instruction_combine", "simplify_cfg", "new_gvn", "sroa", "simplify_cfg",
                  "global_dead_code_eliminate")
 _PROVIDED = {"malloc", "free", "memset", "memcpy", "memmove", "emu_check", "emu_async_copy", "emu_async_commit",
              "emu_async_wait"}

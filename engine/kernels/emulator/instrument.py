@@ -114,7 +114,7 @@ class Checks:
     def _checked(self, out, number, line, access, origin, shared):
         kind_of_value, pointer, kind = access
         what, base, limit = r.UNKNOWN, "0", "0"
-        name = f"%emu.c{number}"
+        name, more = f"%emu.c{number}", kind << r.KIND_AT | int(self.line_of(line)) << r.LINE_AT
         if origin and origin[0] == "argument":
             what = origin[1]
         elif origin and origin[0] == "shared":
@@ -125,8 +125,8 @@ class Checks:
             out.append(f"  {base} = ptrtoint ptr {origin[1]} to i64")
         out += [f"  {name}.at = ptrtoint ptr {pointer} to i64",
                 f"  {name}.env = load ptr, ptr @emu.environment",
-                f"  {name}.use = call i64 @emu_check(i64 {name}.at, i64 {_size(kind_of_value)}, i64 {kind}, i64 {what}"
-                f", i64 {self.line_of(line)}, ptr {name}.env, i64 {base}, i64 {limit})",
+                f"  {name}.use = call i64 @emu_check(i64 {name}.at, i64 add (i64 {_size(kind_of_value)}, i64 {more}), "
+                f"i64 {what}, ptr {name}.env, i64 {base}, i64 {limit})",
                 f"  {name}.ptr = inttoptr i64 {name}.use to ptr"]
         before, _, after = line.rpartition(f"ptr {pointer}")
         return f"{before}ptr {name}.ptr{after}"

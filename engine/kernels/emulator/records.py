@@ -41,8 +41,9 @@ MMA_KINDS = ("m16n8k16.f16", "m16n8k16.bf16", "m16n8k8.f16", "m16n8k8.bf16", "m1
 (R_ADDRESS, R_BYTES, R_ORIGIN, R_ALIGNMENT, R_SHIFT, R_STATE, R_CELLS) = range(7)
 RANGE_WORDS = 7
 
-# Kinds of access.
+# Kinds of access. An access in one word: its bytes, its kind << KIND_AT, its line << LINE_AT.
 READ, WRITE, ATOMIC = range(3)
+KIND_AT, LINE_AT = 32, 34
 
 # What a pointer is known to point into: an argument word (>= 0), or one of these, counting down from there.
 UNKNOWN = -1

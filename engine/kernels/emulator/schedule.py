@@ -207,24 +207,37 @@ _ENV = types.CPointer(_WORD)
 _SIZE = RANGES + RANGE_WORDS * 4096
 
 
-def _emu_check(address, size, kind, what, line, env, base, limit):
-    # The common case without a call: inside, aligned, and (shared memory) all written before. The judge sees the rest.
-    if what >= 0 or PRIVATE < what <= SHARED:
+def _emu_check(address, given, what, env, base, limit):
+    # The common case without a call: inside a local array; or in a known array, aligned, written before (shared
+    # memory), nothing else going on at its elements. The judge sees the rest. Six arguments are what registers take.
+    size, kind = given & (1 << KIND_AT) - 1, given >> KIND_AT & 3
+    if what <= PRIVATE:
+        if base <= address and address + size <= base + limit:
+            return address
+    elif what >= 0 or what <= SHARED:
         number = env[SHARED_ARRAYS] + what if what >= 0 else SHARED - what
         at = RANGES + RANGE_WORDS * number
-        if number < env[SHARED_ARRAYS] + env[BUFFERS] and env[at + R_CELLS] == 0 and size <= env[at + R_ALIGNMENT]:
+        if number < env[SHARED_ARRAYS] + env[BUFFERS] and size <= env[at + R_ALIGNMENT]:
             offset = address - env[at + R_ADDRESS]
             aligned = size & (size - 1) == 0 and (address - env[at + R_ORIGIN]) & (size - 1) == 0
             if aligned and 0 <= offset <= env[at + R_BYTES] - size and not (env[RACE] and kind == ATOMIC):
-                states, shift = env[at + R_STATE], env[at + R_SHIFT]
-                if states == 0:
+                if common(env, at, offset, size, kind, what >= 0):
                     return address
-                written = True
-                for place in range(states + (offset >> shift), states + ((offset + size - 1) >> shift) + 1):
-                    written = written and access.load_byte(place) == INITIALISED
-                if written:
-                    return address
-    return access.judge(carray(env, (_SIZE,)), address, size, kind, what, line, base, limit)
+    return access.judge(carray(env, (_SIZE,)), address, size, kind, what, given >> LINE_AT, base, limit)
+
+
+@njit(forceinline=True, error_model="numpy")
+def common(env, at, offset, size, kind, is_global):
+    """Whether every element of an access was written before (shared memory), and nothing can race with it."""
+    shift, states, cells = env[at + R_SHIFT], env[at + R_STATE], env[at + R_CELLS]
+    first, last = offset >> shift, (offset + size - 1) >> shift
+    words = GLOBAL_CELL if is_global else SHARED_CELL
+    for place in range(first, last + 1):
+        if states != 0 and access.load_byte(states + place) != INITIALISED:
+            return False
+        if cells != 0 and not access.enter(env, access.ints_at(cells + 4 * words * place), kind, is_global):
+            return False
+    return True
 
 
 def _emu_async_copy(env, to, source, size, read, line):
@@ -243,7 +256,7 @@ def _emu_async_wait(env, left):
 def provide(name):
     """Compiles the function `name` that kernels call and makes it known to the loader."""
     function, signature = {
-        "emu_check": (_emu_check, _WORD(*[_WORD] * 5, _ENV, _WORD, _WORD)),
+        "emu_check": (_emu_check, _WORD(*[_WORD] * 3, _ENV, _WORD, _WORD)),
         "emu_async_copy": (_emu_async_copy, types.void(_ENV, *[_WORD] * 5)),
         "emu_async_commit": (_emu_async_commit, types.void(_ENV)),
         "emu_async_wait": (_emu_async_wait, types.void(_ENV, _WORD)),
@@ -251,6 +264,6 @@ def provide(name):
     if name != "emu_check":
         provide("emu_check")                             # cp.async is judged by it
     with _lock, cache.own_cache():
-        made = cfunc(signature, cache=cache.can_cache())(function)
+        made = cfunc(signature, cache=cache.can_cache(), forceinline=True)(function)
     llvm.add_symbol(name, made.address)
     return made

@@ -6,7 +6,7 @@ PTX manual: group g = lane / 4, q = 2 (lane % 4); a register holds the neighbour
 import numpy as np
 from numba import njit
 
-from engine.kernels.emulator.access import check, fail
+from engine.kernels.emulator.access import access, check, fail
 from engine.kernels.emulator.records import *  # codes and places, all constants
 
 
@@ -122,7 +122,7 @@ def ldmatrix(threads, first, power, transposed, shared, env):
                 if outside:
                     fail(env, OUTSIDE_SHARED, address, 16, READ, ANY_SHARED, line)
                 elif env[CHECK]:
-                    check(address, 16, READ, ANY_SHARED, line, env[SELF], 0, 0)
+                    check(address, access(16, READ, line), ANY_SHARED, env[SELF], 0, 0)
                 else:
                     fail(env, MISALIGNED, address, 16, READ, ANY_SHARED, line)
                 if env[ERROR]:

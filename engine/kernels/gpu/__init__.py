@@ -172,7 +172,7 @@ class kernel_of:
     """A factory of CUDA kernels that take formulas: `map_values(relu, dtype)[grid, block](...)`.
 
     The last argument is the dtype that formulas compute in; what is no formula goes to the factory as it is. `options`
-    as for `kernel`.
+    as for `kernel`; one that is a function is asked with the same arguments.
     """
 
     def __init__(self, factory, **options):
@@ -186,7 +186,8 @@ class kernel_of:
         if key not in self._compiled:
             _put_in_place(self.python.__globals__)       # a factory may make device functions of its own
             made = self.python(*(a.cuda(dtype) if isinstance(a, Formula) else a for a in given))
-            self._compiled[key] = _compile(made, self.options)
+            options = {name: value(*arguments) if callable(value) else value for name, value in self.options.items()}
+            self._compiled[key] = _compile(made, options)
         return self._compiled[key]
 
 

@@ -7,7 +7,6 @@ four transposed forms differ in which `ldmatrix` reads a slice. Rows that do not
 lies outside the matrices, are written into the slice value by value.
 """
 import functools
-from typing import NamedTuple
 
 from numba import float32, int32, uint16, uint32
 
@@ -35,27 +34,23 @@ from engine.kernels.gpu import (
     store1,
 )
 from engine.kernels.half import bits
+from engine.kernels.matmul.cuda_tiles import Tile, tile_count
 
 brief_of, half_of, bits_of_half = device(bits.brief_of), device(bits.half_of), device(bits.bits_of_half)
 GROUP = 8                                    # halves of an access of 16 bytes
 PAD = 8                                      # keeps the rows that one ldmatrix reads on different banks
 
 
-class Tile(NamedTuple):
-    """What a block computes, and the patch of each of its warps."""
-    rows: int
-    columns: int
-    depth: int
-    high: int
-    wide: int
+class WarpTile(Tile):
+    """A tile of which high x wide is the patch of a warp, not of a thread."""
 
     @property
     def threads(self):
-        return self.rows // self.high * (self.columns // self.wide) * 32
+        return 32 * super().threads
 
 
-LARGE, SMALL = Tile(128, 128, 32, 64, 32), Tile(64, 64, 32, 32, 32)
-SIMULATED = Tile(16, 16, 16, 16, 16)         # threads of the simulator are dear
+LARGE, SMALL = WarpTile(128, 128, 32, 64, 32), WarpTile(64, 64, 32, 32, 32)
+SIMULATED = WarpTile(16, 16, 16, 16, 16)     # threads of the simulator are dear
 ENOUGH = 64                                  # blocks of the large tile from which on it pays
 
 
@@ -63,10 +58,6 @@ def tile_for(m, n):
     if target.cuda.simulated:
         return SIMULATED
     return LARGE if tile_count(m, n, LARGE) >= ENOUGH else SMALL
-
-
-def tile_count(m, n, tile):
-    return -(-m // tile.rows) * -(-n // tile.columns)
 
 
 # -------------------------------------------------------------------------------- what a kernel consists of, by tile

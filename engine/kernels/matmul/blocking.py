@@ -20,6 +20,8 @@ from engine.kernels.simd import ROWS, VECTOR_BYTES, cache_bytes, lanes
 # 2 to 5 us on an idle machine, and milliseconds on a busy one, where the thread has to wait for a core.
 SERIAL_BELOW = 500_000
 TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
+WAY_BYTES = 4096                             # of the nearest cache of a processor with pages of that size
+COPIED_BEYOND = 1024                         # columns of C
 DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM = 4, 96, 160          # rows of A
 
 
@@ -102,19 +104,23 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     # packed, both operands stream from L2; otherwise all of B's k block has to stay there
     kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, l2 // 4 // (max(n, 1) * size))))
     ns = min(ceil(strips, n_tasks), max(1, l2 // 2 // (kc * width * size)))
-    # a strip of B in L2 meets many panels of A, even where those come from afar: one after the other, as they lie
-    mc = near_equal(ceil(m, m_tasks), max(42 * ROWS, l2 // 2 // (kc * size) // ROWS * ROWS))
-    return Blocking(kc, mc, ns, int(copies_a(m, n, k, transpose_a, size)), pack_b, m_tasks)
+    # a strip of B in L2 meets many panels of A, even where those come from afar: one after the other, as they lie;
+    # copied panels are written shortly before they are read
+    copies = copies_a(m, n, k, transpose_a, size)
+    mc = near_equal(ceil(m, m_tasks), max(42 * ROWS, 0 if copies else l2 // 2 // (kc * size) // ROWS * ROWS))
+    return Blocking(kc, mc, ns, int(copies), pack_b, m_tasks)
 
 
 def copies_a(m, n, k, transpose_a, size):
-    """Whether panels of A are copied: where the distance of its rows makes them fall on few cache sets, or where a
-    transposed A, read across its rows, has too many lines for the nearest cache; and C is wide enough to pay for it."""
+    """Whether panels of A are copied: where the distance of its rows makes a panel's fall on the same sets of the
+    nearest cache, and those have fewer ways than it has rows or many strips read it; or where a transposed A, read
+    across its rows, has too many lines for that cache; and C is wide enough to pay for it."""
     if n < 4 * 2 * VECTOR_BYTES // size or m * k * size <= 64 * 1024:
         return False
     if transpose_a:
         return k >= 128 or (m * size % 1024 == 0 and k * n >= 8192)
-    return k * size % 4096 == 0 and m >= PACKED_FROM
+    same_sets = k * size % WAY_BYTES == 0 and m >= PACKED_FROM
+    return same_sets and (n > COPIED_BEYOND or ROWS * WAY_BYTES > cache_bytes(1))
 
 
 def work_values(m, n, k, blocking, n_tasks, dtype):

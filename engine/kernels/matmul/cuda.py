@@ -39,6 +39,8 @@ from engine.kernels.matmul.cuda_tiles import (
     finisher,
     locator,
     looker,
+    registers,
+    tile_count,
     writer,
 )
 from engine.kernels.op import Spec
@@ -50,11 +52,12 @@ MOST_BLOCKS = 65535                          # along a grid's second axis
 
 
 def tile_for(m, n, dtype):
-    """The largest tile that leaves enough blocks, or a fair number of them; float64 never takes the largest."""
+    """The largest tile that leaves enough blocks, or a fair number of them, and that lies more than half inside;
+    float64 never takes the largest."""
     single = np.dtype(dtype).itemsize == 4
     if target.cuda.simulated:
         return SIMULATED
-    if single and tile_count(m, n, LARGE) >= ENOUGH:
+    if single and min(m, n) > LARGE.rows // 2 and tile_count(m, n, LARGE) >= ENOUGH:
         return LARGE
     if min(m, n) > SMALL.rows and tile_count(m, n, MEDIUM) >= ENOUGH // 8:
         return MEDIUM
@@ -71,10 +74,6 @@ def batched_tile(count, m, n, dtype):
     return tile_for(m, n, dtype)
 
 
-def tile_count(m, n, tile):
-    return -(-m // tile.rows) * -(-n // tile.columns)
-
-
 def pieces_for(m, n, k, dtype):
     """Pieces into which k is cut: enough blocks for the GPU, none shorter than PIECE."""
     tile, shortest = tile_for(m, n, dtype), SIMULATED_PIECE if target.cuda.simulated else PIECE
@@ -83,8 +82,7 @@ def pieces_for(m, n, k, dtype):
 
 # ------------------------------------------------------------------------------------------------------------- kernels
 
-# 128 registers: two blocks of the largest tile on a multiprocessor, whose one computes while the other waits
-tiled = functools.partial(kernel_of, max_registers=128)
+tiled = functools.partial(kernel_of, max_registers=registers)
 
 
 @tiled

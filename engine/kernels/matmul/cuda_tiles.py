@@ -36,9 +36,20 @@ class Tile(NamedTuple):
         return self.rows // self.high * (self.columns // self.wide)
 
 
+def tile_count(m, n, tile):
+    return -(-m // tile.rows) * -(-n // tile.columns)
+
+
 LARGE, MEDIUM, SMALL = Tile(128, 128, 8, 8, 8), Tile(64, 64, 16, 4, 4), Tile(32, 32, 16, 4, 4)
 SMALL_DOUBLE = Tile(32, 32, 8, 4, 4)         # float64 takes twice the registers
 SIMULATED = Tile(8, 8, 4, 4, 4)              # threads of the simulator are dear
+
+
+def registers(*arguments):
+    """The most registers of a thread, for a kernel factory's arguments: two blocks of 256 threads are on a
+    multiprocessor, one of which computes while the other waits; of fewer threads there are three or six."""
+    tile, = (a for a in arguments if isinstance(a, Tile))
+    return 128 if tile.threads >= 256 else 168
 
 
 @functools.cache
@@ -263,7 +274,7 @@ def writer(tile, epilogue, f=None, place=as_it_is):
     def write(sums, bias, beside, first_row, first_column, ty, tx, m, last, of, c):
         n = int32(c.shape[1])
         is_wide = is_aligned(c) and may_look4(beside) and n % 4 == 0 and last % 4 == 0 and first_column % 4 == 0
-        for i in range(high):
+        for i in unrolled(high):             # a loop that stays one keeps `sums` in memory
             row = int32(first_row + i // 4 * high_step + ty + i % 4)
             for strip in range(wide // 4):
                 column, s = int32(first_column + strip * wide_step + tx), i * wide + 4 * strip

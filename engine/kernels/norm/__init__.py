@@ -48,7 +48,8 @@ def rms_norm_grad_reference(dy, x, gamma, epsilon):
 # ------------------------------------------------------------------------------------------------------------ records
 
 
-def _channels(x, *vectors):
+def channels_of(x, *vectors):
+    """The spec of x, checked: floats with channels last, and a value for each channel in each of the vectors."""
     floats(x, *vectors)
     demand(x.ndim >= 2 and x.shape[-1] > 0, "x of shape (n, ..., channels)", x.shape)
     for v in vectors:
@@ -56,22 +57,23 @@ def _channels(x, *vectors):
     return spec(x)
 
 
-def _alike(dy, x):
+def alike(dy, x, name="dy"):
+    """Checks that an array has the shape of x."""
     floats(dy, x)
-    demand(dy.shape == x.shape, f"dy of the shape of x, {x.shape}", dy.shape)
+    demand(dy.shape == x.shape, f"{name} of the shape of x, {x.shape}", dy.shape)
 
 
 def layer_norm_shapes(x, gamma, beta, epsilon):
-    return _channels(x, gamma, beta)
+    return channels_of(x, gamma, beta)
 
 
 def layer_norm_grad_shapes(dy, x, gamma, epsilon):
-    _alike(dy, x)
-    return _channels(x, gamma), spec(gamma), spec(gamma)
+    alike(dy, x)
+    return channels_of(x, gamma), spec(gamma), spec(gamma)
 
 
 def rms_norm_shapes(x, gamma, epsilon):
-    return _channels(x, gamma)
+    return channels_of(x, gamma)
 
 
 def rms_norm_grad_shapes(dy, x, gamma, epsilon):
