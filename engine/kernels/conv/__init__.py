@@ -164,8 +164,8 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
     if not back and pays_lines(w[:2], geometry(a), channels, n, dtype):
         return cpu.LINES, *plan_lines(w, geometry(a), image, output, dtype, threads)
     gather = not is_matrix(image, w[:2], output, a)
-    tasks, work, numbers = plan_product(m, n, k, gather, back and a["stride"] != (1, 1), back, dtype, threads, groups)
-    return cpu.PRODUCT, tasks, (Spec((0,), dtype), *work), numbers
+    return cpu.PRODUCT, *plan_product(m, n, k, gather, back and a["stride"] != (1, 1), back, dtype, threads, groups,
+                                      a.get("kept", False))
 
 
 def conv2d_arrange(inputs, outputs, attributes, threads):

@@ -2,8 +2,8 @@
 
     conv2d_add       y (n, p, q, o) = f(conv(x, w) + bias (o,) + beside (n, p, q, o))
 
-Shapes, attributes and ways are those of conv2d. `beside` is read where a block of y has its sums and is in the nearest
-cache, or on a GPU in registers.
+Shapes, attributes and ways are those of conv2d. On the CPU the sums start from `beside`, on its way into the cache
+before they do, and bias and f come when they are finished; on a GPU all of it does, in registers.
 """
 from engine.kernels.conv import (
     CONV2D,
@@ -18,13 +18,13 @@ from engine.kernels.conv import (
     through,
     weight_gradient,
 )
-from engine.kernels.conv.cpu import WINOGRAD, forth
+from engine.kernels.conv.cpu import forth, prepare
 from engine.kernels.conv.reference import conv2d_reference
-from engine.kernels.conv.winograd import weight_tiles
 from engine.kernels.matmul import LINEAR
 from engine.kernels.matmul.fused import joined
+from engine.kernels.matmul.tiles import finish
 from engine.kernels.op import Op, demand, floats
-from engine.kernels.simd import part, pointer
+from engine.kernels.simd import hook, part, pointer
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
@@ -40,18 +40,18 @@ def conv2d_add_reference(x, w, bias, beside, stride, padding, dilation, groups, 
 @part
 def add_weights(x, w, bias, beside, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks,
                 way, task, tasks):
-    """First phase: the weights' tiles."""
-    if way == WINOGRAD:
-        weight_tiles(pointer(w), w.shape[2], w.shape[3], pointer(u), task, tasks)
+    """First phase: the weights as the way wants them."""
+    prepare(w, groups, u, kc, pack, way, task, tasks)
 
 
 @part
 def add_kernel(x, w, bias, beside, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks,
                way, task, tasks):
     """y = f(conv(x, w) + bias, beside)"""
-    own = pointer(work) + work.shape[0] // tasks * task
-    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, pointer(beside), u, (pointer(bias), 0, 1), None, f,
-          own, (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
+    own, o = pointer(work) + work.shape[0] // tasks * task, y.shape[3]
+    done = hook(finish, (task, o, pointer(y), o, pointer(beside), o), None, f)
+    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, (pointer(bias), 0, 1), (done, pointer(beside), o), own,
+          (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
 
 # ------------------------------------------------------------------------------------------------------------- records

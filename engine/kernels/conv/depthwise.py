@@ -6,7 +6,7 @@ the channels of x are not those of y, and plain loops do it.
     y[n, i, j, ch]  = f(start + sum of x[n, i sh - top + r dh, j sw - left + s dw, ch // multiplier] w[r, s, 0, ch])
 """
 from engine.kernels.conv.patches import clamp
-from engine.kernels.matmul.tiles import ending, finish, least, moved
+from engine.kernels.matmul.tiles import ended, least
 from engine.kernels.simd import lanes_of, part, pointer, tile, tile_fma, tile_load, tile_store
 from engine.kernels.split import span
 
@@ -74,7 +74,7 @@ def gathered_at(channels, multiplier, x, x_row, x_col, w, w_row, w_col, start, s
 
 
 @part
-def depthwise(x, w, geometry, y, beside, start, f, g, task, tasks):
+def depthwise(x, w, geometry, y, start, end, task, tasks):
     """A task's rows of y."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
     _, h, width, c = x.shape
@@ -95,7 +95,7 @@ def depthwise(x, w, geometry, y, beside, start, f, g, task, tasks):
                 channels_at(c, at, x_row, x_col, of, w_row, w_col, since, start[2], to, r1 - r0, s1 - s0)
             else:
                 multiplied_at(c, o // c, at, x_row, x_col, of, w_row, w_col, since, start[2], to, r1 - r0, s1 - s0)
-        ending(1, q * o, pointer(y) + row * q * o, moved(beside, row * q * o), 0, f, g)
+        ended(end, q, o, pointer(y) + row * q * o, o, row * q)
 
 
 @part
@@ -115,7 +115,7 @@ def taps_reaching(i, taps, stride, dilation, size):
 
 
 @part
-def depthwise_input_gradient(dy, w, geometry, dx, start, f, task, tasks):
+def depthwise_input_gradient(dy, w, geometry, dx, start, end, task, tasks):
     """A task's rows of dx."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
     _, p, q, o = dy.shape
@@ -135,8 +135,7 @@ def depthwise_input_gradient(dy, w, geometry, dx, start, f, task, tasks):
             else:
                 gathered_at(c, o // c, at, back_row, back_col, of, step_r * s * o, step_s * o, since, start[2], to,
                             high, wide)
-        if f is not None:
-            finish(1, width * c, pointer(dx) + row * width * c, pointer(dx) + row * width * c, 0, f, None)
+        ended(end, width, c, pointer(dx) + row * width * c, c, row * width)
 
 
 @part

@@ -14,7 +14,7 @@ Lines are copied once, with the zeros around them, a block of them at a time.
     grid    p, q of the output
 """
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
-from engine.kernels.matmul.tiles import AHEAD, TALL, ending, full_strips, least, moved, narrow_strip, padded
+from engine.kernels.matmul.tiles import AHEAD, TALL, full_strips, least, moved, narrow_strip, padded
 from engine.kernels.simd import ROWS, lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import span
 
@@ -40,11 +40,12 @@ def padded_lines(image, first, count, left, wide, dst):
 
 
 @part
-def line_of_products(q, n, run, left, right, out, start):
+def line_of_products(q, n, run, left, right, out, start, end):
     """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch."""
     a, a_row, lines, a_line = left
     b, ldb = right
     y, ldc = out
+    before, before_row, before_col = start
     lanes, done = lanes_of(y), 0
     full = n // (2 * lanes)
     # the last panel of a line begins early enough to be a tall one, and computes some pixels again
@@ -53,7 +54,8 @@ def line_of_products(q, n, run, left, right, out, start):
         if 0 < done and rows < EVEN:
             done, rows = q - EVEN, EVEN
         full_strips(rows, full, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b, ldb, 2 * lanes),
-                    (y + done * ldc, ldc), start, AHEAD * ldb, y, 0)
+                    (y + done * ldc, ldc), (before + done * before_row, before_row, before_col), (AHEAD * ldb, 0),
+                    moved(end, done, 0), y, 0)
         done += rows
     for j in range(full * 2 * lanes, n, lanes):
         done = 0
@@ -62,31 +64,31 @@ def line_of_products(q, n, run, left, right, out, start):
             if 0 < done and rows < TALL:
                 done, rows = q - TALL, TALL
             narrow_strip(rows, least(lanes, n - j), run, (a + done * a_row, a_row, 1, 0, lines, a_line),
-                         (b + j, ldb, 0), (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]))
+                         (b + j, ldb, 0), (y + (done * ldc + j), ldc),
+                         (before + (done * before_row + j * before_col), before_row, before_col), moved(end, done, j))
             done += rows
 
 
 @part
-def by_lines(x, w, geometry, y, beside, start, f, g, work, block, task, tasks):
-    """A task's lines of y = f(start + conv(x, w))."""
+def by_lines(x, w, geometry, y, start, end, work, block, task, tasks):
+    """A task's lines of y = start + conv(x, w)."""
     stride_h, stride_w, top, left, dilation_h, _, _ = geometry
     _, h, width, c = x.shape
     r, s, _, o = w.shape
     number, p, q, _ = y.shape
     wide = (q - 1) * stride_w + s
     done, lines = span(number * p, task, tasks)
-    end, line = done + lines, wide * c
-    while done < end:
+    stop, line = done + lines, wide * c
+    while done < stop:
         i = done % p
-        count = least(least(block, end - done), p - i)
+        count = least(least(block, stop - done), p - i)
         padded_lines((pointer(x) + done // p * h * width * c, h, width, c), i * stride_h - top,
                      (count - 1) * stride_h + (r - 1) * dilation_h + 1, left, wide, work)
         for j in range(count):
-            at = (done + j) * q * o
-            to = pointer(y) + at
+            at = (done + j) * q
             line_of_products(q, o, s * c, (work + j * stride_h * line, stride_w * c, r, dilation_h * line),
-                             (pointer(w), o), (to, o), start)
-            ending(1, q * o, to, moved(beside, at), 0, f, g)
+                             (pointer(w), o), (pointer(y) + at * o, o),
+                             (start[0] + at * start[1], start[1], start[2]), moved(end, at, 0))
         done += count
 
 
@@ -119,11 +121,11 @@ def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, ta
                 if done == begin:
                     since, since_row, since_col = zero
                 if full > 0:
-                    full_strips(rows, full, q, at, (b, o, 2 * lanes), (to, o), (since, since_row, since_col), AHEAD * o,
-                                to, 0)
+                    full_strips(rows, full, q, at, (b, o, 2 * lanes), (to, o), (since, since_row, since_col),
+                                (AHEAD * o, 0), (0, to, 0), to, 0)
                 for j in range(full * 2 * lanes, o, lanes):
                     narrow_strip(rows, least(lanes, o - j), q, at, (b + j, o, 0), (to + j, o),
-                                 (since + j * since_col, since_row, since_col))
+                                 (since + j * since_col, since_row, since_col), (0, to, 0))
             done += count
 
 
