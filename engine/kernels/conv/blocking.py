@@ -73,7 +73,8 @@ def plan_product(m, n, k, gather, scatter, packed, dtype, threads, groups=1, kep
     if scatter:
         values += mc * columns + width
     tasks = m_tasks * n_tasks
-    return (tasks, (Spec((kept_values(n, k, kc, groups, dtype) if kept else 0,), dtype), Spec((tasks * values,), dtype)),
+    u = kept_values(n, k, kc, groups, dtype) if kept else 0
+    return (tasks, (Spec((u,), dtype), Spec((tasks * values,), dtype)),
             Blocking(kc, mc, ns, pack, int(gather), m_tasks))
 
 

@@ -52,8 +52,7 @@ def block_of_tiles(rows, n, steps, left, right, out, start, end, strips_at_once,
     b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
-    lanes = lanes_of(c)
-    width = 2 * lanes
+    width = 2 * lanes_of(c)
     full = n // width
     for s in range(0, full, strips_at_once):
         j, count = s * width, least(strips_at_once, full - s)
@@ -67,9 +66,10 @@ def block_of_tiles(rows, n, steps, left, right, out, start, end, strips_at_once,
         since = before + j * before_col, before_row, before_col
         full_strips(rows, count, steps, left, of, (c + j, ldc), since, ahead, moved(end, 0, j),
                     packed + s * packed_strip, copy)
-    for j in range(full * width, n, lanes):
-        narrow_strip(rows, least(lanes, n - j), steps, left, (b + (full * b_strip + j - full * width), ldb, 0),
-                     (c + j, ldc), (before + j * before_col, before_row, before_col), moved(end, 0, j))
+    j = full * width
+    if j < n:
+        narrow_strip(rows, n - j, steps, left, (b + full * b_strip, ldb, 0), (c + j, ldc),
+                     (before + j * before_col, before_row, before_col), moved(end, 0, j))
 
 
 @part

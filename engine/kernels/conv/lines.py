@@ -57,16 +57,15 @@ def line_of_products(q, n, run, left, right, out, start, end):
                     (y + done * ldc, ldc), (before + done * before_row, before_row, before_col), (AHEAD * ldb, 0),
                     moved(end, done, 0), y, 0)
         done += rows
-    for j in range(full * 2 * lanes, n, lanes):
-        done = 0
-        while done < q:
-            rows = q - done - (q - done) % EVEN_NARROW if q - done >= TALL else q - done
-            if 0 < done and rows < TALL:
-                done, rows = q - TALL, TALL
-            narrow_strip(rows, least(lanes, n - j), run, (a + done * a_row, a_row, 1, 0, lines, a_line),
-                         (b + j, ldb, 0), (y + (done * ldc + j), ldc),
-                         (before + (done * before_row + j * before_col), before_row, before_col), moved(end, done, j))
-            done += rows
+    done, j = 0, full * 2 * lanes
+    while j < n and done < q:
+        rows = q - done - (q - done) % EVEN_NARROW if q - done >= TALL else q - done
+        if 0 < done and rows < TALL:
+            done, rows = q - TALL, TALL
+        narrow_strip(rows, n - j, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b + j, ldb, 0),
+                     (y + (done * ldc + j), ldc),
+                     (before + (done * before_row + j * before_col), before_row, before_col), moved(end, done, j))
+        done += rows
 
 
 @part
@@ -123,8 +122,9 @@ def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, ta
                 if full > 0:
                     full_strips(rows, full, q, at, (b, o, 2 * lanes), (to, o), (since, since_row, since_col),
                                 (AHEAD * o, 0), (0, to, 0), to, 0)
-                for j in range(full * 2 * lanes, o, lanes):
-                    narrow_strip(rows, least(lanes, o - j), q, at, (b + j, o, 0), (to + j, o),
+                j = full * 2 * lanes
+                if j < o:
+                    narrow_strip(rows, o - j, q, at, (b + j, o, 0), (to + j, o),
                                  (since + j * since_col, since_row, since_col), (0, to, 0))
             done += count
 

@@ -189,13 +189,14 @@ def at_place(rows, n, steps, left, right, out, start, ahead):
     a, a_row, a_col = left
     b, ldb, b_strip = right
     c, ldc = out
-    lanes, at, end = lanes_of(c), (a, a_row, a_col, 0, 1, 0), (0, out[0], 0)
-    full = n // (2 * lanes)
+    at, end = (a, a_row, a_col, 0, 1, 0), (0, out[0], 0)
+    full = n // (2 * lanes_of(c))
     if full > 0:
         full_strips(rows, full, steps, at, (b, ldb, b_strip), out, start, ahead, end, c, 0)
-    for j in range(full * 2 * lanes, n, lanes):
-        narrow_strip(rows, least(lanes, n - j), steps, at, (b + (full * b_strip + j - full * 2 * lanes), ldb, 0),
-                     (c + j, ldc), (start[0] + j * start[2], start[1], start[2]), end)
+    j = full * 2 * lanes_of(c)
+    if j < n:
+        narrow_strip(rows, n - j, steps, at, (b + full * b_strip, ldb, 0), (c + j, ldc),
+                     (start[0] + j * start[2], start[1], start[2]), end)
 
 
 @part

@@ -135,7 +135,7 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
                 soon = then
             if i == 0 and packed_strip > 0:
                 by_rows(tiles, height, ROWS, ROWS, (2, strips, kc, None, at, of, to, since, soon, then, packed,
-                                               packed_strip))
+                                                packed_strip))
                 b, ldb, b_strip, far = packed, width, packed_strip, PACKED_AHEAD * width
                 done = strips
             elif height == 1 and b_strip == width:
@@ -154,24 +154,25 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
 
 @unit
 def narrow_strip(rows, cols, kc, left, right, out, start, end):
-    """A block of A times `cols` columns of B, at most one vector; low panels as single rows, to compile less."""
+    """A block of A times the last `cols` columns of B, less than a strip; low panels as single rows, to compile less.
+    `end`: see `ended`."""
     a, a_row, a_col, a_panel, lines, a_line = left
     c, ldc = out
     before, before_row, before_col = start
-    soon, i = (right[0] + AHEAD * right[1], right[1], 0), 0
+    soon, i, lanes = (right[0] + AHEAD * right[1], right[1], 0), 0, lanes_of(c)
     while i < rows:
         height, panels = next_panels(rows - i)
         for _ in range(panels):
-            if height >= TALL:
-                by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, (a, a_row, a_col, lines, a_line), right,
-                                                    (c + i * ldc, ldc),
-                                                    (before + i * before_row, before_row, before_col), soon, soon,
-                                                    None, 0))
-            else:
-                for r in range(height):
-                    at, to = (a + r * a_row, a_row, a_col, lines, a_line), (c + (i + r) * ldc, ldc)
-                    since = before + (i + r) * before_row, before_row, before_col
-                    by_rows(tiles, 1, 1, 1, (1, 1, kc, cols, at, right, to, since, soon, soon, None, 0))
+            together = height if height >= TALL else 1
+            for r in range(0, height, together):
+                at, to = (a + r * a_row, a_row, a_col, lines, a_line), (c + (i + r) * ldc, ldc)
+                since = before + (i + r) * before_row, before_row, before_col
+                if together == 1:
+                    by_rows(tiles, 1, 1, 1, (2, 1, kc, cols, at, right, to, since, soon, soon, None, 0))
+                elif cols > lanes:
+                    by_rows(tiles, height, TALL, ROWS, (2, 1, kc, cols, at, right, to, since, soon, soon, None, 0))
+                else:
+                    by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, at, right, to, since, soon, soon, None, 0))
             ended(end, height, cols, c + i * ldc, ldc, i)
             a += a_panel if a_panel > 0 else height * a_row
             i += height
@@ -268,13 +269,14 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
                 full_strips(rows, count, steps, at, of, (c + (i * ldc + j), ldc),
                             (before + j * before_col, before_row, before_col), (far, 0), moved(closing, i, j), packed,
                             packed_strip)
-            for j in range(full * width, n, lanes):
-                cols, of = least(lanes, n - j), (b + (p * b_row + j), b_row, 0)
+            j = full * width
+            if j < n:
+                of = (b + (p * b_row + j), b_row, 0)
                 if pack_b == BEFORE:
-                    of = (work + ((q * strips + full if keep else 0) * b_size + j - full * width), width, 0)
+                    of = (work + (q * strips + full if keep else 0) * b_size, width, 0)
                     if i == 0:
-                        copy_transposed(steps, cols, b + (p * b_row + j * b_col), b_col, of[0], width)
-                narrow_strip(rows, cols, steps, at, of, (c + (i * ldc + j), ldc),
+                        copy_transposed(steps, n - j, b + (p * b_row + j * b_col), b_col, of[0], width)
+                narrow_strip(rows, n - j, steps, at, of, (c + (i * ldc + j), ldc),
                              (before + j * before_col, before_row, before_col), moved(closing, i, j))
 
 
