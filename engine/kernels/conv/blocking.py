@@ -53,7 +53,9 @@ def plan_product(m, n, k, gather, scatter, packed, dtype, threads, groups=1, kep
     size, width, l2 = dtype.itemsize, 2 * lanes(dtype), cache_bytes(2)
     tasks = tasks_for(groups * m * n * k, threads)
     strips = max(1, ceil(n, width))
-    n_tasks = tasks if m < n and strips >= tasks else 1
+    # where the weights are copied, tasks that share the rows would do that each
+    few = m < 4 * ROWS * tasks if kept else m < n
+    n_tasks = tasks if few and strips >= tasks else 1
     m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
     rows, columns = ceil(m, m_tasks), ceil(strips, n_tasks) * width
     pack = 0
@@ -62,9 +64,13 @@ def plan_product(m, n, k, gather, scatter, packed, dtype, threads, groups=1, kep
     elif not packed and rows >= PACKED_FROM and k * n * size > l2 // 4:
         pack = 1
     kc = near_equal(k, LONGEST // size if pack or packed else max(128, min(LONGEST // size, l2 // 4 // (n * size))))
+    if kept:
+        kc = near_equal(k, LONGEST // 2 // size)
     fit = max(l2 * 3 // 8 // (kc * size) if kc * size >= 1024 else 0, l2 // 4 // ((kc + min(n, 512)) * size))
     mc = up(near_equal(rows, max(4 * ROWS, fit // ROWS * ROWS)), ROWS) if gather else 42 * ROWS
     ns = min(ceil(strips, n_tasks), max(1, l2 * 3 // 8 // (kc * width * size)))
+    if kept:                                 # while these are read, the next ones are on their way
+        ns = min(ns, max(1, l2 // 16 // (kc * width * size)))
     values = WIDE * lanes(dtype)
     if pack == 1:
         values += ceil(strips, n_tasks) * ceil(k, kc) * kc * width + width * lanes(dtype)

@@ -128,8 +128,10 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
         for _ in range(panels):
             at, of, to, done = (a, a_row, a_col, lines, a_line), (b, ldb, b_strip), (c + i * ldc, ldc), 0
             since, soon = (before + i * before_row, before_row, before_col), (b + far, ldb, b_strip)
-            if spread > 0:
+            if i < spread:
                 soon = b + (far + least(i, spread - height) * kc // spread * ldb), ldb * height // spread, b_strip
+            elif spread > 0:
+                soon = b + PACKED_AHEAD * width, ldb, b_strip
             then = beside + (i * beside_row + coming), beside_row, width
             if short:
                 soon = then
