@@ -25,6 +25,7 @@ from engine.kernels.activation import Activation
 from engine.kernels.conv import cpu, cpu_weights, cuda
 from engine.kernels.conv.blocking import (
     NEAR,
+    SLOW,
     Blocking,
     pays_lines,
     pays_narrow,
@@ -156,7 +157,7 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
     of a gradient by the input."""
     groups, channels = a["groups"], image[3] // a["groups"]
     if is_deep(w, groups):
-        tasks = tasks_for(math.prod(output) * w[0] * w[1], threads)
+        tasks = tasks_for(SLOW * math.prod(output) * w[0] * w[1], threads)
         return cpu.DEPTHWISE, tasks, (Spec((0,), dtype), Spec((tasks * 128,), dtype)), Blocking(1, 1, 1, 0, 0, 1)
     if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype, a.get("kept", False)):
         return cpu.WINOGRAD, *plan_winograd(output[0] * -(-output[1] // 4) * -(-output[2] // 4), channels, n, dtype,

@@ -25,6 +25,8 @@ from engine.kernels.simd import ROWS, cache_bytes, lanes
 
 PACKED_FROM = 160                            # rows of a task from which a copy of large weights pays
 LONGEST = 4096                               # bytes of a k block
+ALIKE = 1.05                                 # so much longer may tasks take that share the rows, which read the image once
+SLOW = 4                                     # multiply-adds of a product in the time of one of a depthwise convolution
 FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and outputs computed for each one that is there
 FEWEST_KEPT = 12                             # tiles where the weights' transform is kept
 FEWEST_SUMMED = 96                           # tiles of a block of a gradient, also where its sums leave the L2 cache
@@ -53,8 +55,9 @@ def plan_product(m, n, k, gather, scatter, packed, dtype, threads, groups=1, kep
     size, width, l2 = dtype.itemsize, 2 * lanes(dtype), cache_bytes(2)
     tasks = tasks_for(groups * m * n * k, threads)
     strips = max(1, ceil(n, width))
-    # where the weights are copied, tasks that share the rows would do that each
-    few = m < 4 * ROWS * tasks if kept else m < n
+    few = m < n                              # tasks that share the rows would copy the weights each
+    if kept:                                 # else what counts are the panels and strips of the busiest one
+        few = strips * up(ceil(m, tasks), 4) > ALIKE * ceil(strips, tasks) * up(m, 4)
     n_tasks = tasks if few and strips >= tasks else 1
     m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
     rows, columns = ceil(m, m_tasks), ceil(strips, n_tasks) * width
