@@ -50,6 +50,7 @@ def calls(x, w, bias, dy, a):
     """(op, inputs, attributes) of every op of the family on these arrays."""
     # the activations of the ops' samples: each is compiled anew
     yield "conv2d", (x, w, bias), {**a, "activation": ACTIVATIONS["silu"]}
+    yield "conv2d_add", (x, w, bias, dy), {**a, "activation": ACTIVATIONS["tanh"]}
     yield "conv2d_plain", (x, w), a
     yield "conv2d_input_gradient", (dy, w), {**a, "shape": x.shape}
     yield "conv2d_weight_gradient", (x, dy), {**a, "kernel": w.shape[:2]}

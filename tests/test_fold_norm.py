@@ -52,11 +52,35 @@ def test_folded_and_not_give_the_same(dtype, rtol):
     assert ops.count("conv2d") == ops.count("dense") == 2
 
 
+@pytest.mark.parametrize("target", [t for t in targets.TARGETS.values() if t.present()], ids=lambda t: t.name)
+def test_a_residual_block_is_added_in_its_convolution(target):
+    """Folded, activated and added in one call: by Winograd's method, with a convolution on both sides, depthwise."""
+    engine.seed(6)
+    model = Sequential([
+        Residual([Conv2D(16, 3, padding="same"), BatchNorm()], activation="relu"),
+        Residual([Conv2D(8, 1, 2, use_bias=False), BatchNorm()], [Conv2D(8, 1, 2, use_bias=False), BatchNorm()],
+                 activation="relu"),
+        Residual([Conv2D(8, 3, padding="same", groups=8), BatchNorm()], activation="relu")], target=target.name)
+    x = RNG.standard_normal((1, 13, 14, 16)).astype(np.float32)
+    model.build(x.shape[1:])
+    for factor in (1.0, 1.5):
+        model.set_weights([factor * (RNG.random(w.shape) + 0.5 if w.ndim == 1 else RNG.standard_normal(w.shape))
+                           for w in model.get_weights()])
+        want = unfused(model, x)[0]
+        for _ in range(2):
+            np.testing.assert_allclose(model.predict(x), want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+    plan = model._plan(("predict", 1), None)
+    ran = [node for node, _ in plan.calls[-len(plan.program.calls):]]
+    assert [node.op.name for node in ran] == ["conv2d_add", "conv2d", "conv2d_add", "conv2d_add"]
+    assert all(node.attributes["kept"] for node in ran)
+    assert [node.attributes["activation"] is None for node in ran] == [False, True, False, False]
+
+
 def test_the_weights_are_made_once_and_the_plan_says_so(monkeypatch):
     model = network()
     model.predict(X)
     plan = model._plan(("predict", len(X)), None)
-    assert {n.op.name for n, _ in plan.calls[-len(plan.program.calls):]} == {"conv2d", "dense", "fused2"}
+    assert {n.op.name for n, _ in plan.calls[-len(plan.program.calls):]} == {"conv2d", "conv2d_add", "dense"}
     assert any(line.split()[0] == "once" and " mul " in line for line in str(plan).splitlines())
     times, run = [], plan.preparation.run
     monkeypatch.setattr(plan.preparation, "run", lambda: times.append(run()))

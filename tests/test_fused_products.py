@@ -1,4 +1,5 @@
-"""Passes around products: a residual goes into the dense layer's epilogue, a bias's gradient into its weights'."""
+"""Passes around products: a residual goes into the epilogue of the dense layer or convolution, a bias's gradient into
+its weights'."""
 import numpy as np
 import pytest
 
@@ -45,6 +46,25 @@ def test_a_residual_block_becomes_one_product(activation, training, left):
     fused = fuse_residual(graph, training)
     assert names(fused) == left
     np.testing.assert_allclose(run(fused)["y"], run(graph)["y"], rtol=1e-12)
+
+
+def test_a_residual_block_of_convolutions_trains_as_one_call():
+    """Both sides are convolutions, one takes the other in; the same values and gradients."""
+    g, given = Graph(), {"x": (2, 5, 4, 3), "w": (3, 3, 3, 4), "b": (4,), "v": (1, 1, 3, 4)}
+    x, w, b, v = (g.feed(name, shape, "float64") for name, shape in given.items())
+    short = g.add("conv2d", x, v, b)
+    y = g.add("relu", g.add("add", short, g.add("conv2d", x, w, b, padding=(1, 1, 1, 1))))
+    g.outputs["y"] = y
+    fused, feeds, found = fuse_residual(g, True), {n: RNG.standard_normal(s) for n, s in given.items()}, []
+    assert names(fused) == ["conv2d", "conv2d_add"]
+    for graph in (g, fused):
+        for value, gradient in zip((x, w, b, v), gradients(graph, {y: graph.constant(np.ones(y.shape))}, (x, w, b, v))):
+            graph.outputs[f"d{value.name}"] = gradient
+        plan = Plan(graph, targets.cpu)
+        plan.run(**feeds)
+        found.append({name: plan.fetch(name) for name in graph.outputs})
+    for name, want in found[0].items():
+        np.testing.assert_allclose(found[1][name], want, rtol=1e-11, atol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize("given", [{"keep": True}, {"twice": True}])

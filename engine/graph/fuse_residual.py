@@ -1,13 +1,15 @@
-"""Pass: a dense layer whose output is added to a value of its shape, and the activation behind that, become one node,
-y = f(x w + b + r): the end of a residual block (He et al. 2015)."""
+"""Pass: a dense layer or a convolution whose output is added to a value of its shape, and the activation behind that,
+become one node, y = f(x w + b + r): the end of a residual block (He et al. 2015)."""
 from engine.graph.fuse_dense import activation_of
 from engine.graph.graph import Node
 from engine.kernels import TABLE
 
+WITH_RESIDUAL = {"dense": "dense_residual", "conv2d": "conv2d_add"}
+
 
 def fuse_residual(graph, training):
-    """A graph in which an `add` takes in the dense node that it alone uses, and then the activation that alone uses it
-    (in training only where its derivative is a function of y)."""
+    """A graph in which an `add` takes in the node of WITH_RESIDUAL that it alone uses, and then the activation that
+    alone uses it (in training only where its derivative is a function of y)."""
     users, kept, made = graph.users(), graph.kept(), graph.producer()
 
     def alone(value):
@@ -18,14 +20,15 @@ def fuse_residual(graph, training):
         if node.op.name != "add" or node.inputs[0].shape != node.inputs[1].shape:
             continue
         for given, other in (node.inputs, node.inputs[::-1]):
-            dense = made.get(given)
-            if dense and dense.op.name == "dense" and dense.attributes["activation"] is None and alone(given):
+            product = made.get(given)
+            if (product and product.op.name in WITH_RESIDUAL and product.attributes["activation"] is None
+                    and alone(given)):
                 last, found = node, None
                 if alone(node.outputs[0]):
                     found = activation_of(users[node.outputs[0]][0], training, "y")
                     last = users[node.outputs[0]][0] if found else node
-                skip |= {dense, node, last} - {last}
-                instead[last] = Node(TABLE["dense_residual"], (*dense.inputs, other), last.outputs,
-                                     {"activation": found}, dense.label)
+                skip |= {product, node, last} - {last}
+                instead[last] = Node(TABLE[WITH_RESIDUAL[product.op.name]], (*product.inputs, other), last.outputs,
+                                     {**product.attributes, "activation": found}, product.label)
                 break
     return graph.with_nodes(instead.get(node, node) for node in graph.nodes if node not in skip)

@@ -32,6 +32,7 @@ from engine.kernels import (
     softmax,
     update,
 )
+from engine.kernels.conv import add as conv_add
 from engine.kernels.matmul import fused as fused_products
 
 FAMILIES = (
@@ -45,6 +46,7 @@ FAMILIES = (
     matmul,
     fused_products,
     conv,
+    conv_add,
     half,
     attention,
     batch_norm,

@@ -133,9 +133,10 @@ def convolutions(name):
             yield (x, y), {**given, "kernel": (kernel, kernel)}
         elif name == "conv2d_plain":
             yield (x, w), given
-        elif name == "conv2d":
+        elif name in ("conv2d", "conv2d_add"):
             from engine.kernels.activation import ACTIVATIONS
-            yield (x, w, Spec((outputs,), "f8")), {**given, "activation": ACTIVATIONS["relu"]}
+            yield ((x, w, Spec((outputs,), "f8"), *((y,) if name == "conv2d_add" else ())),
+                   {**given, "activation": ACTIVATIONS["relu"]})
 
 
 def given_as(sample, dtype):

@@ -13,6 +13,7 @@ what the kernels make of them.
 | op | result | gradient |
 |---|---|---|
 | conv2d | f(conv(x, w) + bias) | both gradients below, and a sum; matmul for those of a 1x1 |
+| conv2d_add | f(conv(x, w) + bias + beside), the end of a residual block (`add.py`) | as conv2d, and f's |
 | conv2d_plain | conv(x, w), as batch normalisation wants it | both gradients |
 | conv2d_input_gradient | dx of conv2d_plain, x of `shape` | conv2d_plain, conv2d_weight_gradient |
 | conv2d_weight_gradient | dw of conv2d_plain, w of `kernel` (r, s) | conv2d_input_gradient, conv2d_plain |
@@ -24,6 +25,7 @@ from engine.kernels.activation import Activation
 from engine.kernels.conv import cpu, cpu_weights, cuda
 from engine.kernels.conv.blocking import (
     NEAR,
+    SLOW,
     Blocking,
     pays_lines,
     pays_narrow,
@@ -156,7 +158,7 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
     of a gradient by the input."""
     groups, channels = a["groups"], image[3] // a["groups"]
     if is_deep(w, groups):
-        tasks = tasks_for(math.prod(output) * w[0] * w[1], threads)
+        tasks = tasks_for(SLOW * math.prod(output) * w[0] * w[1], threads)
         return cpu.DEPTHWISE, tasks, (Spec((0,), dtype), Spec((tasks * 128,), dtype)), Blocking(1, 1, 1, 0, 0, 1)
     if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype, a.get("kept", False)):
         return cpu.WINOGRAD, *plan_winograd(output[0] * -(-output[1] // 4) * -(-output[2] // 4), channels, n, dtype,
@@ -165,8 +167,8 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
         planned = plan_lines_back if back else plan_lines
         return cpu.LINES, *planned(w, geometry(a), image, output, dtype, threads)
     gather = not is_matrix(image, w[:2], output, a)
-    tasks, work, numbers = plan_product(m, n, k, gather, back and a["stride"] != (1, 1), back, dtype, threads, groups)
-    return cpu.PRODUCT, tasks, (Spec((0,), dtype), *work), numbers
+    return cpu.PRODUCT, *plan_product(m, n, k, gather, back and a["stride"] != (1, 1), back, dtype, threads, groups,
+                                      a.get("kept", False))
 
 
 def conv2d_arrange(inputs, outputs, attributes, threads):

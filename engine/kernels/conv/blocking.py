@@ -7,7 +7,7 @@ by weights has m rows (taps and channels) and k inner values (pixels).
     kc      length of a k block
     mc      rows that are multiplied with a strip of weights while it stays in L2
     ns      strips of weights in a group
-    pack    1: the first panel copies the weights
+    pack    1: the first panel copies the weights, 2: they are kept as copied
     gather  1: patches are copied; 0: the image's rows are those of the product
     m_tasks how many tasks share the rows; the others share the columns
 """
@@ -26,6 +26,8 @@ from engine.kernels.simd import ROWS, cache_bytes, lanes
 
 PACKED_FROM = 160                            # rows of a task from which a copy of large weights pays
 LONGEST = 4096                               # bytes of a k block
+ALIKE = 1.05                                 # so much longer may tasks take that share rows, which read the image once
+SLOW = 4                                     # multiply-adds of a product in the time of one of a depthwise convolution
 FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and outputs computed for each one that is there
 FEWEST_KEPT = 12                             # tiles where the weights' transform is kept
 FEWEST_SUMMED = 96                           # tiles of a block of a gradient, also where its sums leave the L2 cache
@@ -46,30 +48,50 @@ class Blocking(NamedTuple):
     m_tasks: int
 
 
-def plan_product(m, n, k, gather, scatter, packed, dtype, threads, groups=1):
+def plan_product(m, n, k, gather, scatter, packed, dtype, threads, groups=1, kept=False):
     """(tasks, Specs of the work arrays, numbers) of a convolution as a product; `scatter`: its rows are not those of
-    the output, which is written from a copy; `packed`: the weights are in strips already."""
+    the output, which is written from a copy; `packed`: the weights are in strips already; `kept`: they stay, in the
+    first work array, packed for all calls."""
     dtype = np.dtype(dtype)
     size, width, l2 = dtype.itemsize, 2 * lanes(dtype), cache_bytes(2)
     tasks = tasks_for(groups * m * n * k, threads)
     strips = max(1, ceil(n, width))
-    n_tasks = tasks if m < n and strips >= tasks else 1
+    few = m < n                              # tasks that share the rows would copy the weights each
+    if kept:                                 # else what counts are the panels and strips of the busiest one
+        few = strips * up(ceil(m, tasks), 4) > ALIKE * ceil(strips, tasks) * up(m, 4)
+    n_tasks = tasks if few and strips >= tasks else 1
     m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
     rows, columns = ceil(m, m_tasks), ceil(strips, n_tasks) * width
-    pack = not packed and rows >= PACKED_FROM and k * n * size > l2 // 4
+    pack = 0
+    if kept:
+        pack = 2
+    elif not packed and rows >= PACKED_FROM and k * n * size > l2 // 4:
+        pack = 1
     kc = near_equal(k, LONGEST // size if pack or packed else max(128, min(LONGEST // size, l2 // 4 // (n * size))))
+    if kept:
+        kc = near_equal(k, LONGEST // 2 // size)
     fit = max(l2 * 3 // 8 // (kc * size) if kc * size >= 1024 else 0, l2 // 4 // ((kc + min(n, 512)) * size))
     mc = up(near_equal(rows, max(4 * ROWS, fit // ROWS * ROWS)), ROWS) if gather else 42 * ROWS
     ns = min(ceil(strips, n_tasks), max(1, l2 * 3 // 8 // (kc * width * size)))
+    if kept:                                 # while these are read, the next ones are on their way
+        ns = min(ns, max(1, l2 // 16 // (kc * width * size)))
     values = WIDE * lanes(dtype)
-    if pack:
+    if pack == 1:
         values += ceil(strips, n_tasks) * ceil(k, kc) * kc * width + width * lanes(dtype)
     if gather:
         values += mc * distance(kc, dtype) + WIDE * lanes(dtype)
     if scatter:
         values += mc * columns + width
     tasks = m_tasks * n_tasks
-    return tasks, (Spec((tasks * values,), dtype),), Blocking(kc, mc, ns, int(pack), int(gather), m_tasks)
+    u = kept_values(n, k, kc, groups, dtype) if kept else 0
+    return (tasks, (Spec((u,), dtype), Spec((tasks * values,), dtype)),
+            Blocking(kc, mc, ns, pack, int(gather), m_tasks))
+
+
+def kept_values(n, k, kc, groups, dtype):
+    """Values of packed weights that are kept: whole k blocks of full strips."""
+    width = 2 * lanes(dtype)
+    return groups * up(k, kc) * (n // width * width)
 
 
 def plan_weights(m, n, k, gather, dtype, threads, groups=1):
@@ -97,11 +119,11 @@ def plan_winograd(tiles, k, n, dtype, threads):
     dtype = np.dtype(dtype)
     lane = lanes(dtype)
     few = tiles < ROWS * threads             # tasks share the columns (`cpu.by_tiles`)
-    tasks = least(threads, n // lane if few else ceil(tiles, ROWS))
+    tasks = least(threads, ceil(n, 2 * lane) if few else ceil(tiles, ROWS))
     fit = cache_bytes(2) * 5 // 8 // (PLACES * (k + n + 2 * lane) * dtype.itemsize)
     block = up(near_equal(tiles if few else ceil(tiles, tasks), max(8 * ROWS, fit // ROWS * ROWS)), ROWS)
     values = 2 * WIDE * lane + PLACES * (lane + k + lane + block * (k + n + 2 * lane) + 2 * lane)
-    return (tasks, (Spec((PLACES * k * n,), dtype), Spec((tasks * values,), dtype)),
+    return (tasks, (Spec((PLACES * k * up(n, 2 * lane),), dtype), Spec((tasks * values,), dtype)),
             Blocking(1, block, 1, 0, 0, tasks))
 
 

@@ -23,14 +23,16 @@ from engine.kernels.conv.winograd import convolve_tiles, weight_tiles
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
 from engine.kernels.matmul.tiles import (
     AHEAD,
+    SPREAD,
     WIDE,
     finish,
     full_strips,
     least,
+    moved,
     narrow_strip,
     padded,
 )
-from engine.kernels.simd import ROWS, lanes_of, part, pointer, tile, tile_load, tile_store
+from engine.kernels.simd import ROWS, hook, lanes_of, part, pointer, tile, tile_load, tile_store, unit
 from engine.kernels.split import span
 
 PRODUCT, DEPTHWISE, WINOGRAD, NARROW, LINES = 0, 1, 2, 3, 4         # the ways of a convolution
@@ -43,37 +45,30 @@ def distance(count, lanes):
 
 
 @part
-def block_of_tiles(rows, n, steps, left, right, out, start, f, last, strips_at_once, packed, packed_strip, pack):
+def block_of_tiles(rows, n, steps, left, right, out, start, end, strips_at_once, packed, packed_strip, pack):
     """A block of rows times a k block of all n columns. pack: 0 the weights are read where they are, 1 the first panel
-    copies them to `packed`, 2 they are read from there. f is applied after the last k block."""
+    copies them to `packed`, 2 they are read from there. `end`: see `ended`."""
     b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
-    lanes = lanes_of(c)
-    width = 2 * lanes
+    width = 2 * lanes_of(c)
     full = n // width
-    together = n == ldc and full <= strips_at_once           # f of everything in one go, while it is in the cache
     for s in range(0, full, strips_at_once):
         j, count = s * width, least(strips_at_once, full - s)
-        of, ahead, copy = (b + s * b_strip, ldb, b_strip), AHEAD * ldb, 0
+        of, ahead, copy = (b + s * b_strip, ldb, b_strip), (AHEAD * ldb, 0), 0
         if ldb == width:
-            ahead = WIDE * AHEAD * width
+            ahead = WIDE * AHEAD * width, 0
         if pack == 1:
             copy = packed_strip
         elif pack == 2:
-            of, ahead = (packed + s * packed_strip, width, packed_strip), WIDE * AHEAD * width
+            of, ahead = (packed + s * packed_strip, width, packed_strip), (count * packed_strip, least(rows, SPREAD))
         since = before + j * before_col, before_row, before_col
-        full_strips(rows, count, steps, left, of, (c + j, ldc), since, ahead, packed + s * packed_strip, copy)
-        if last and not together:
-            finish(rows, count * width, c + j, c + j, ldc, f, None)
-    for j in range(full * width, n, lanes):
-        cols = least(lanes, n - j)
-        narrow_strip(rows, cols, steps, left, (b + (full * b_strip + j - full * width), ldb, 0), (c + j, ldc),
-                     (before + j * before_col, before_row, before_col))
-        if last and not together:
-            finish(rows, cols, c + j, c + j, ldc, f, None)
-    if last and together:
-        finish(1, rows * n, c, c, 0, f, None)
+        full_strips(rows, count, steps, left, of, (c + j, ldc), since, ahead, moved(end, 0, j),
+                    packed + s * packed_strip, copy)
+    j = full * width
+    if j < n:
+        narrow_strip(rows, n - j, steps, left, (b + full * b_strip, ldb, 0), (c + j, ldc),
+                     (before + j * before_col, before_row, before_col), moved(end, 0, j))
 
 
 @part
@@ -94,15 +89,16 @@ def scatter(first, rows, n, grid, src, place):
 
 
 @part
-def convolve(first, m, n, k, image, window, grid, right, place, start, f, scattered, work, kc, mc, ns, pack, gather):
-    """Output pixels first .. first + m - 1, n channels of them: f(start + patches @ weights), on one thread. `right`:
-    the weights, the distances of their rows and of their strips; `place`: the output (see `scatter`)."""
-    b, ldb, b_step = right
+def convolve(first, m, n, k, image, window, grid, right, place, start, end, scattered, work, kc, mc, ns, pack, gather):
+    """Output pixels first .. first + m - 1, n channels of them: start + patches @ weights, on one thread. `right`: the
+    weights, the distances of their rows and of their strips, and where they are packed, if they are: there, how many
+    strips a k block has; `place`: the output (see `scatter`); `end`: see `ended`."""
+    b, ldb, b_step, packed, strips = right
     lanes, width = lanes_of(b), 2 * lanes_of(b)
-    k_blocks = ((k if k > 0 else 1) + kc - 1) // kc
-    b_strip, strips = kc * width, (n + width - 1) // width
+    k_blocks, b_strip = ((k if k > 0 else 1) + kc - 1) // kc, kc * width
     packed_a = work
-    if pack:
+    if pack == 1:
+        packed, strips = work, (n + width - 1) // width
         packed_a = work + (k_blocks * strips * b_strip + lanes * width)
     ld = distance(kc, lanes)
     held = packed_a
@@ -114,8 +110,8 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, f, scatte
         if scattered:
             c, ldc = held, n
         for q in range(k_blocks):
-            p, last = q * kc, q == k_blocks - 1
-            steps = least(kc, k - p)
+            p = q * kc
+            steps, closing = least(kc, k - p), moved(end, i, 0)
             a, a_row = image[0] + (i * image[3] + p), image[3]
             if gather and steps > 0:
                 patches(image, window, grid, i, rows, p, steps, packed_a, ld)
@@ -123,85 +119,112 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, f, scatte
             before, before_row, before_col = c, ldc, 1
             if q == 0:
                 before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
+            if q < k_blocks - 1:
+                closing = 0, closing[1], 0
             block_of_tiles(rows, n, steps, (a, a_row, 1, 0, 1, 0), (b + p * ldb, ldb, b_step), (c, ldc),
-                           (before, before_row, before_col), f, last, ns, work + q * strips * b_strip, b_strip,
-                           pack if i == first else 2 * pack)
+                           (before, before_row, before_col), closing, ns, packed + q * strips * b_strip, b_strip,
+                           2 if pack == 1 and i > first else pack)
         if scattered:
             scatter(i, rows, n, grid, held, place)
 
 
 @part
-def forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks):
-    """A task's part of y = f(start + conv(x, w))."""
+def forward(x, w, geometry, y, u, start, end, own, kc, mc, ns, pack, gather, m_tasks, task, tasks):
+    """A task's part of y = start + conv(x, w)."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, groups = geometry
     _, h, width, c = x.shape
     r, s, channels, o = w.shape
     number, p, q, _ = y.shape
-    n, m, k = o // groups, number * p * q, r * s * channels
-    i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes_of(pointer(y)))
+    n, m, k, lanes = o // groups, number * p * q, r * s * channels, lanes_of(pointer(y))
+    i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
     together = s if dilation_w == 1 and groups == 1 else 1
     window = (s, channels, together, stride_h, stride_w, top, left, dilation_h, dilation_w)
+    strips, each = n // (2 * lanes), padded(k, kc) * 2 * lanes
     for group in range(groups):
         at = group * n + j
         convolve(i, rows, columns, k, (pointer(x) + group * channels, h, width, c), window, (p, q),
-                 (pointer(w) + at, o, 2 * lanes_of(pointer(w))), (pointer(y) + at, p, q, o, 0, 0, 1, 1),
-                 (start[0] + at * start[2], start[1], start[2]), f, 0, own, kc, mc, ns, pack, gather)
+                 (pointer(w) + at, o, 2 * lanes, pointer(u) + (group * strips * each + j * kc), strips),
+                 (pointer(y) + at, p, q, o, 0, 0, 1, 1), (start[0] + at * start[2], start[1], start[2]),
+                 moved(end, 0, at), 0, own, kc, mc, ns, pack, gather)
 
 
 @part
-def by_tiles(x, k, n, y, pad, u, start, f, own, mc, task, tasks):
-    """A task's tiles of y = f(start + conv(x, w)), w in `u`; where they are few, all tiles of a task's channels."""
+def by_tiles(x, k, n, y, pad, u, start, end, own, mc, task, tasks):
+    """A task's tiles of y = start + conv(x, w), w in `u`; where they are few, all tiles of a task's channels."""
     number, p, q, _ = y.shape
     lanes = lanes_of(own)
     tiles, j, columns = number * ((p + 3) // 4) * ((q + 3) // 4), 0, n
     first, count = span(tiles, task, tasks)
     if tiles < ROWS * tasks:
+        _, _, j, columns = task_rectangle(1, n, 1, task, 1, tasks, lanes)
         first, count = 0, tiles
-        j, columns = span(n // lanes, task, tasks)
-        j, columns = j * lanes, columns * lanes
     zero = zeros(own, lanes)
-    convolve_tiles(first, count, n, columns, (pointer(x), x.shape[1], x.shape[2], k), (p, q), pad, pointer(u) + j,
-                   (pointer(y) + j, p, q, n), (start[0] + j * start[2], start[1], start[2]), f, zero,
+    convolve_tiles(first, count, n, columns, (pointer(x), x.shape[1], x.shape[2], k), (p, q), pad, pointer(u) + j * k,
+                   (pointer(y) + j, p, q, n), (start[0] + j * start[2], start[1], start[2]), moved(end, 0, j), zero,
                    own + WIDE * lanes, mc)
 
 
 @part
-def forth(x, w, geometry, y, u, start, f, own, numbers, task, tasks):
-    """A task's part of y = f(start + conv(x, w)), in any way."""
+def packed_strips(w, groups, kc, u, task, tasks):
+    """u[group, k block, strip, row, column] = weights (k, groups x columns), the full strips of each group; tasks share
+    the rows."""
+    r, s, channels, o = w.shape
+    n, k, lanes = o // groups, r * s * channels, lanes_of(pointer(w))
+    strips, two = n // (2 * lanes), tile(1, 2, pointer(w))
+    first, count = span(groups * k, task, tasks)
+    for row in range(first, first + count):
+        group, p = row // k, row % k
+        to = (group * padded(k, kc) + p // kc * kc) * strips * 2 * lanes + p % kc * 2 * lanes
+        for strip in range(strips):
+            tile_store(tile_load(two, pointer(w) + (p * o + group * n + strip * 2 * lanes), 0),
+                       pointer(u) + (to + strip * kc * 2 * lanes), 0)
+
+
+@part
+def prepare(w, groups, u, kc, pack, way, task, tasks):
+    """The weights as the way wants them."""
+    if way == WINOGRAD:
+        weight_tiles(pointer(w), w.shape[2], w.shape[3], pointer(u), task, tasks)
+    elif way == PRODUCT and pack == 2:
+        packed_strips(w, groups, kc, u, task, tasks)
+
+
+@unit
+def forth(x, w, geometry, y, u, start, end, own, numbers, task, tasks):
+    """A task's part of y = start + conv(x, w), in any way; `end`: see `ended`."""
     kc, mc, ns, pack, gather, m_tasks, way = numbers
     if way == DEPTHWISE:
-        depthwise(x, w, geometry, y, start, f, task, tasks)
+        depthwise(x, w, geometry, y, start, end, task, tasks)
     elif way == WINOGRAD:
-        by_tiles(x, w.shape[2], w.shape[3], y, (geometry[2], geometry[3]), u, start, f, own, mc, task, tasks)
+        by_tiles(x, w.shape[2], w.shape[3], y, (geometry[2], geometry[3]), u, start, end, own, mc, task, tasks)
     elif way == LINES:
-        by_lines(x, w, geometry, y, start, f, own, mc, task, tasks)
+        by_lines(x, w, geometry, y, start, end, own, mc, task, tasks)
     else:
-        forward(x, w, geometry, y, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+        forward(x, w, geometry, y, u, start, end, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
 
 
 @part
 def conv2d_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks, way,
                    task, tasks):
-    """First phase: the weights' tiles."""
-    if way == WINOGRAD:
-        weight_tiles(pointer(w), w.shape[2], w.shape[3], pointer(u), task, tasks)
+    """First phase: the weights as the way wants them."""
+    prepare(w, groups, u, kc, pack, way, task, tasks)
 
 
 @part
 def conv2d_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks, way,
                   task, tasks):
-    """y = f(conv(x, w) + bias)"""
-    own = pointer(work) + work.shape[0] // tasks * task
-    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, (pointer(bias), 0, 1), f, own,
+    """y = f(conv(x, w) + bias): sums start from the bias."""
+    own, to, o = pointer(work) + work.shape[0] // tasks * task, pointer(y), y.shape[3]
+    done = hook(finish, (task, o, to, o, to, o), f, None)
+    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, (pointer(bias), 0, 1), (done, to, o), own,
           (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
 
 @part
 def plain_weights(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns, pack, gather, m_tasks, way, task,
                   tasks):
-    """First phase: the weights' tiles."""
-    if way == WINOGRAD:
-        weight_tiles(pointer(w), w.shape[2], w.shape[3], pointer(u), task, tasks)
+    """First phase: the weights as the way wants them."""
+    prepare(w, groups, u, kc, pack, way, task, tasks)
 
 
 @part
@@ -209,7 +232,7 @@ def plain_kernel(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns
                  tasks):
     """y = conv(x, w)"""
     own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(y))
-    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, zeros(own, lanes), None, own + WIDE * lanes,
+    forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, zeros(own, lanes), (0, pointer(y), 0), own + WIDE * lanes,
           (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
 
@@ -217,8 +240,8 @@ def plain_kernel(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns
 
 
 @part
-def backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks):
-    """A task's part of dx = f(start + the input gradient), phase by phase."""
+def backward(dy, w, geometry, dx, turned, start, end, own, kc, mc, ns, pack, gather, m_tasks, task, tasks):
+    """A task's part of dx = start + the input gradient, phase by phase."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, groups = geometry
     _, p, q, o = dy.shape
     r, s, channels, _ = w.shape
@@ -237,30 +260,31 @@ def backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gathe
             at, k = group * channels + j, taps_h * taps_w * n
             weights = pointer(turned) + ((group * r * s + before) * n * padded(channels, 2 * lanes) + j * k)
             convolve(i, rows, columns, k, (pointer(dy) + group * n, p, q, o), window, (high, wide),
-                     (weights, 2 * lanes, k * 2 * lanes),
+                     (weights, 2 * lanes, k * 2 * lanes, weights, 0),
                      (pointer(dx) + at, h, width, c, row, column, stride_h, stride_w),
-                     (start[0] + at * start[2], start[1], start[2]), f, scattered, own, kc, mc, ns, pack, gather)
+                     (start[0] + at * start[2], start[1], start[2]), moved(end, 0, at), scattered, own, kc, mc, ns,
+                     pack, gather)
 
 
-@part
-def back(dy, w, geometry, dx, turned, u, start, f, own, numbers, task, tasks):
-    """A task's part of dx = f(start + the input gradient), in any way."""
+@unit
+def back(dy, w, geometry, dx, turned, u, start, end, own, numbers, task, tasks):
+    """A task's part of dx = start + the input gradient, in any way; `end`: see `ended`."""
     kc, mc, ns, pack, gather, m_tasks, way = numbers
     if way == DEPTHWISE:
-        depthwise_input_gradient(dy, w, geometry, dx, start, f, task, tasks)
+        depthwise_input_gradient(dy, w, geometry, dx, start, end, task, tasks)
     elif way == WINOGRAD:
         pad = w.shape[0] - 1 - geometry[2], w.shape[1] - 1 - geometry[3]
-        by_tiles(dy, w.shape[3], w.shape[2], dx, pad, u, start, f, own, mc, task, tasks)
+        by_tiles(dy, w.shape[3], w.shape[2], dx, pad, u, start, end, own, mc, task, tasks)
     elif way == LINES:
-        back_by_lines(dy, w, geometry, dx, turned, start, f, own, mc, task, tasks)
+        back_by_lines(dy, w, geometry, dx, turned, start, end, own, mc, task, tasks)
     elif way == NARROW:
         first, images = span(dx.shape[0], task, tasks)
         zero = zeros(own, lanes_of(own))
         add_up(first, images, (pointer(dy), dy.shape[1], dy.shape[2], dy.shape[3]), w.shape[:3], geometry,
-               pointer(turned), (pointer(dx), dx.shape[1], dx.shape[2], dx.shape[3]), start, f, zero,
+               pointer(turned), (pointer(dx), dx.shape[1], dx.shape[2], dx.shape[3]), start, end, zero,
                own + WIDE * lanes_of(own), mc)
     else:
-        backward(dy, w, geometry, dx, turned, start, f, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
+        backward(dy, w, geometry, dx, turned, start, end, own, kc, mc, ns, pack, gather, m_tasks, task, tasks)
 
 
 @part
@@ -294,8 +318,8 @@ def input_gradient_kernel(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, 
                           m_tasks, way, task, tasks):
     """dx of y = conv(x, w)"""
     own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dx))
-    back(dy, w, (sh, sw, top, left, dh, dw, groups), dx, turned, u, zeros(own, lanes), None, own + WIDE * lanes,
-         (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
+    back(dy, w, (sh, sw, top, left, dh, dw, groups), dx, turned, u, zeros(own, lanes), (0, pointer(dx), 0),
+         own + WIDE * lanes, (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
 
 @part
@@ -317,8 +341,9 @@ def transpose_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turne
 def transpose_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
                      m_tasks, way, task, tasks):
     """y = f(the input gradient of a convolution, of x, + bias)"""
-    own = pointer(work) + work.shape[0] // tasks * task
-    back(x, w, (sh, sw, top, left, dh, dw, groups), y, turned, u, (pointer(bias), 0, 1), f, own,
+    own, to, c = pointer(work) + work.shape[0] // tasks * task, pointer(y), y.shape[3]
+    done = hook(finish, (task, c, to, c, to, c), f, None)
+    back(x, w, (sh, sw, top, left, dh, dw, groups), y, turned, u, (pointer(bias), 0, 1), (done, to, c), own,
          (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
 

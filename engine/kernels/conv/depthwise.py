@@ -6,11 +6,12 @@ the channels of x are not those of y, and plain loops do it.
     y[n, i, j, ch]  = f(start + sum of x[n, i sh - top + r dh, j sw - left + s dw, ch // multiplier] w[r, s, 0, ch])
 """
 from engine.kernels.conv.patches import clamp
-from engine.kernels.matmul.tiles import finish, least
+from engine.kernels.matmul.tiles import ended, least
 from engine.kernels.simd import lanes_of, part, pointer, tile, tile_fma, tile_load, tile_store
 from engine.kernels.split import span
 
-BESIDE = 4                                   # vectors of channels that are computed together
+BESIDE = 4                                   # vectors of channels of one pixel that are computed together
+PIXELS, OF_PIXELS = 4, 2                     # pixels of a line that are computed together, and vectors of channels
 
 
 @part
@@ -23,28 +24,17 @@ def inside(begin, step, count, size):
 
 
 @part
-def taps_at(t, cols, x, x_row, x_col, w, w_row, w_col, start, y, high, wide):
-    """y[:cols] = start + the sum over high x wide taps of x times w, for a tile like t of one row."""
-    acc = tile_load(t, start, 0, cols)
-    for r in range(high):
-        for s in range(wide):
-            acc = tile_fma(acc, tile_load(t, x + (r * x_row + s * x_col), 0, cols),
-                           tile_load(t, w + (r * w_row + s * w_col), 0, cols))
-    tile_store(acc, y, 0, cols)
-
-
-@part
-def channels_at(channels, x, x_row, x_col, w, w_row, w_col, start, start_col, y, high, wide):
-    """All channels of one output pixel from high x wide taps; distances from tap to tap may be negative."""
-    lanes, j = lanes_of(y), 0
-    many, one = tile(1, BESIDE, y), tile(1, 1, y)
-    while j + BESIDE * lanes <= channels:
-        taps_at(many, BESIDE * lanes, x + j, x_row, x_col, w + j, w_row, w_col, start + j * start_col, y + j, high,
-                wide)
-        j += BESIDE * lanes
-    while j < channels:
-        taps_at(one, channels - j, x + j, x_row, x_col, w + j, w_row, w_col, start + j * start_col, y + j, high, wide)
-        j += lanes
+def channels_at(t, step, channels, x, x_pixel, x_row, x_col, w, w_row, w_col, start, start_col, y, y_pixel, high, wide):
+    """y = start + the sum over high x wide taps of x times w, for the pixels that are the rows of a tile like t and all
+    channels, `step` of them at once; distances from tap to tap may be negative."""
+    for j in range(0, channels, step):
+        cols = channels - j
+        acc = tile_load(t, start + j * start_col, 0, cols)
+        for r in range(high):
+            for s in range(wide):
+                acc = tile_fma(acc, tile_load(t, x + (r * x_row + s * x_col + j), x_pixel, cols),
+                               tile_load(t, w + (r * w_row + s * w_col + j), 0, cols))
+        tile_store(acc, y + j, y_pixel, cols)
 
 
 @part
@@ -74,29 +64,40 @@ def gathered_at(channels, multiplier, x, x_row, x_col, w, w_row, w_col, start, s
 
 
 @part
-def depthwise(x, w, geometry, y, start, f, task, tasks):
+def depthwise(x, w, geometry, y, start, end, task, tasks):
     """A task's rows of y."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
     _, h, width, c = x.shape
     number, p, q, o = y.shape
     r, s = w.shape[0], w.shape[1]
     x_row, x_col, w_row, w_col = dilation_h * width * c, dilation_w * c, s * o, o
+    lanes, one, few = lanes_of(pointer(y)), tile(1, BESIDE, pointer(y)), tile(PIXELS, OF_PIXELS, pointer(y))
+    # pixels of a line that see all columns of the kernel
+    whole, _ = inside(-left, stride_w, q, width)
+    _, behind = inside((s - 1) * dilation_w - left, stride_w, q, width)
     first, count = span(number * p, task, tasks)
     for row in range(first, first + count):
-        begin = row % p * stride_h - top
+        begin, j = row % p * stride_h - top, 0
         r0, r1 = inside(begin, dilation_h, r, h)
         line = pointer(x) + (row // p * h + begin + r0 * dilation_h) * width * c
-        for j in range(q):
-            to, since = pointer(y) + (row * q + j) * o, start[0] + (row * q + j) * start[1]
-            column = j * stride_w - left
+        while j < q:
+            if o == c and whole <= j < behind and behind - whole >= PIXELS:
+                j = least(j, behind - PIXELS)        # the last of them are computed again
+                channels_at(few, OF_PIXELS * lanes, c, line + (j * stride_w - left) * c, stride_w * c, x_row, x_col,
+                            pointer(w) + r0 * w_row, w_row, w_col, start[0], start[2], pointer(y) + (row * q + j) * o,
+                            o, r1 - r0, s)
+                j += PIXELS
+                continue
+            column, to = j * stride_w - left, pointer(y) + (row * q + j) * o
             s0, s1 = inside(column, dilation_w, s, width)
             at, of = line + (column + s0 * dilation_w) * c, pointer(w) + (r0 * w_row + s0 * w_col)
             if o == c:
-                channels_at(c, at, x_row, x_col, of, w_row, w_col, since, start[2], to, r1 - r0, s1 - s0)
+                channels_at(one, BESIDE * lanes, c, at, 0, x_row, x_col, of, w_row, w_col, start[0], start[2], to, 0,
+                            r1 - r0, s1 - s0)
             else:
-                multiplied_at(c, o // c, at, x_row, x_col, of, w_row, w_col, since, start[2], to, r1 - r0, s1 - s0)
-        if f is not None:
-            finish(1, q * o, pointer(y) + row * q * o, pointer(y) + row * q * o, 0, f, None)
+                multiplied_at(c, o // c, at, x_row, x_col, of, w_row, w_col, start[0], start[2], to, r1 - r0, s1 - s0)
+            j += 1
+        ended(end, q, o, pointer(y) + row * q * o, o, row * q)
 
 
 @part
@@ -116,28 +117,29 @@ def taps_reaching(i, taps, stride, dilation, size):
 
 
 @part
-def depthwise_input_gradient(dy, w, geometry, dx, start, f, task, tasks):
+def depthwise_input_gradient(dy, w, geometry, dx, start, end, task, tasks):
     """A task's rows of dx."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
     _, p, q, o = dy.shape
     r, s = w.shape[0], w.shape[1]
     number, h, width, c = dx.shape
+    lanes, one = lanes_of(pointer(dx)), tile(1, BESIDE, pointer(dx))
     first, count = span(number * h, task, tasks)
     for row in range(first, first + count):
         r0, step_r, high, y_row = taps_reaching(row % h + top, r, stride_h, dilation_h, p)
         for j in range(width):
             s0, step_s, wide, y_col = taps_reaching(j + left, s, stride_w, dilation_w, q)
-            to, since = pointer(dx) + (row * width + j) * c, start[0] + (row * width + j) * start[1]
+            to = pointer(dx) + (row * width + j) * c
             at = pointer(dy) + ((row // h * p + y_row) * q + y_col) * o
             of = pointer(w) + (r0 * s + s0) * o
             back_row, back_col = -(step_r * dilation_h // stride_h) * q * o, -(step_s * dilation_w // stride_w) * o
             if o == c:
-                channels_at(c, at, back_row, back_col, of, step_r * s * o, step_s * o, since, start[2], to, high, wide)
+                channels_at(one, BESIDE * lanes, c, at, 0, back_row, back_col, of, step_r * s * o, step_s * o, start[0],
+                            start[2], to, 0, high, wide)
             else:
-                gathered_at(c, o // c, at, back_row, back_col, of, step_r * s * o, step_s * o, since, start[2], to,
+                gathered_at(c, o // c, at, back_row, back_col, of, step_r * s * o, step_s * o, start[0], start[2], to,
                             high, wide)
-        if f is not None:
-            finish(1, width * c, pointer(dx) + row * width * c, pointer(dx) + row * width * c, 0, f, None)
+        ended(end, width, c, pointer(dx) + row * width * c, c, row * width)
 
 
 @part

@@ -20,7 +20,7 @@ what all of them see with all their gradients, and of the sums those count that 
 """
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
 from engine.kernels.conv.phases import phase_of, reach_of, taps_before
-from engine.kernels.matmul.tiles import AHEAD, TALL, finish, full_strips, least, narrow_strip, padded
+from engine.kernels.matmul.tiles import AHEAD, TALL, ended, full_strips, least, moved, narrow_strip, padded
 from engine.kernels.simd import (
     ROWS,
     VECTORS,
@@ -59,12 +59,13 @@ def padded_lines(image, first, count, left, wide, dst):
 
 
 @part
-def line_of_products(q, n, run, left, right, out, start, behind):
-    """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch.
-    Panels run over the line's end where the `behind` pixels after it are to be computed later."""
+def line_of_products(q, n, run, left, right, out, start, end, behind):
+    """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch;
+    `end`: see `ended`. Panels run over the line's end where the `behind` pixels after it are to be computed later."""
     a, a_row, lines, a_line = left
     b, ldb, b_strip = right
     y, ldc = out
+    before, before_row, before_col = start
     lanes, done = lanes_of(y), 0
     full = n // (2 * lanes)
     # otherwise the last panel of a line begins early enough to be a tall one, and computes some pixels again
@@ -75,49 +76,50 @@ def line_of_products(q, n, run, left, right, out, start, behind):
         elif 0 < done and rows < EVEN:
             done, rows = q - EVEN, EVEN
         full_strips(rows, full, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b, ldb, b_strip),
-                    (y + done * ldc, ldc), start, AHEAD * ldb, y, 0)
+                    (y + done * ldc, ldc), (before + done * before_row, before_row, before_col), (AHEAD * ldb, 0),
+                    moved(end, done, 0), y, 0)
         done += rows
-    for j in range(full * 2 * lanes, n, lanes):
-        done = 0
-        while done < q:
-            rows = q - done - (q - done) % EVEN_NARROW if q - done >= TALL else q - done
-            if tall_rows(q) - q <= behind:
-                rows = tall_rows(q)
-            elif 0 < done and rows < TALL:
-                done, rows = q - TALL, TALL
-            narrow_strip(rows, least(lanes, n - j), run, (a + done * a_row, a_row, 1, 0, lines, a_line),
-                         (b + (full * b_strip + j - full * 2 * lanes), ldb, 0), (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]))
-            done += rows
+    done, j = 0, full * 2 * lanes
+    while j < n and done < q:
+        rows = q - done - (q - done) % EVEN_NARROW if q - done >= TALL else q - done
+        if tall_rows(q) - q <= behind:
+            rows = tall_rows(q)
+        elif 0 < done and rows < TALL:
+            done, rows = q - TALL, TALL
+        narrow_strip(rows, n - j, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b + full * b_strip, ldb, 0),
+                     (y + (done * ldc + j), ldc),
+                     (before + (done * before_row + j * before_col), before_row, before_col), moved(end, done, j))
+        done += rows
 
 
 @part
-def by_lines(x, w, geometry, y, start, f, work, block, task, tasks):
-    """A task's lines of y = f(start + conv(x, w))."""
+def by_lines(x, w, geometry, y, start, end, work, block, task, tasks):
+    """A task's lines of y = start + conv(x, w)."""
     stride_h, stride_w, top, left, dilation_h, _, _ = geometry
     _, h, width, c = x.shape
     r, s, _, o = w.shape
     number, p, q, _ = y.shape
     wide = (q - 1) * stride_w + s
     done, lines = span(number * p, task, tasks)
-    end, line = done + lines, wide * c
-    while done < end:
+    stop, line = done + lines, wide * c
+    while done < stop:
         i = done % p
-        count = least(least(block, end - done), p - i)
+        count = least(least(block, stop - done), p - i)
         padded_lines((pointer(x) + done // p * h * width * c, h, width, c), i * stride_h - top,
                      (count - 1) * stride_h + (r - 1) * dilation_h + 1, left, wide, work)
         for j in range(count):
-            to = pointer(y) + (done + j) * q * o
+            at = (done + j) * q
             line_of_products(q, o, s * c, (work + j * stride_h * line, stride_w * c, r, dilation_h * line),
-                             (pointer(w), o, 2 * lanes_of(to)), (to, o), start, (end - done - j - 1) * q)
-            if f is not None:
-                finish(1, q * o, to, to, 0, f, None)
+                             (pointer(w), o, 2 * lanes_of(work)), (pointer(y) + at * o, o),
+                             (start[0] + at * start[1], start[1], start[2]), moved(end, at, 0),
+                             (stop - done - j - 1) * q)
         done += count
 
 
 @part
-def back_by_lines(dy, w, geometry, dx, turned, start, f, work, block, task, tasks):
-    """A task's lines of dx = f(start + the input gradient), `turned` the weights of its phases (`phases.py`): `block`
-    lines of each phase at once."""
+def back_by_lines(dy, w, geometry, dx, turned, start, end, work, block, task, tasks):
+    """A task's lines of dx = start + the input gradient, `turned` the weights of its phases (`phases.py`): `block`
+    lines of each phase at once. `end`: see `ended`."""
     stride_h, stride_w, top, left, dilation_h, dilation_w, _ = geometry
     _, p, q, o = dy.shape
     r, s, c, _ = w.shape
@@ -127,10 +129,10 @@ def back_by_lines(dy, w, geometry, dx, turned, start, f, work, block, task, task
     most, strip = (h + stride_h - 1) // stride_h, 2 * lanes_of(work)
     wide = before_w + (width + stride_w - 1) // stride_w - 1 + behind_w
     done, lines = span(number * most, task, tasks)
-    end, line = done + lines, wide * o
-    while done < end:
+    stop, line = done + lines, wide * o
+    while done < stop:
         i, image = done % most, pointer(dx) + done // most * h * width * c
-        count = least(least(block, end - done), most - i)
+        count = least(least(block, stop - done), most - i)
         padded_lines((pointer(dy) + done // most * p * q * o, p, q, o), i - before_h, before_h + count - 1 + behind_h,
                      before_w, wide, work)
         for phase in range(stride_h * stride_w):
@@ -143,10 +145,10 @@ def back_by_lines(dy, w, geometry, dx, turned, start, f, work, block, task, task
             for j in range(least(count, high - i)):
                 to = image + ((row + (i + j) * stride_h) * width + column) * c
                 line_of_products(places, c, taps_w * o, (at + j * line, o, taps_h, step_h * line), right,
-                                 (to, stride_w * c), start, 0)
-        if f is not None:
-            first, last = least(i * stride_h, h), least((i + count) * stride_h, h)
-            finish(1, (last - first) * width * c, image + first * width * c, image + first * width * c, 0, f, None)
+                                 (to, stride_w * c), start, (0, to, 0), 0)
+        first, last = least(i * stride_h, h), least((i + count) * stride_h, h)
+        at = (done // most * h + first) * width
+        ended(moved(end, at, 0), (last - first) * width, c, pointer(dx) + at * c, c, 0)
         done += count
 
 
@@ -207,13 +209,15 @@ def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, to
                     since, since_row, since_col = zero
                 if full > 0:
                     full_strips(rows, full, q // together, at, (b, columns, 2 * lanes), (to, columns),
-                                (since, since_row, since_col), AHEAD * columns, to, 0)
-                for j in range(full * 2 * lanes, columns, lanes):
-                    of, start = (b + j, columns, 0), (since + j * since_col, since_row, since_col)
-                    if nines and row % 3 == 0:
-                        three_nines(least(lanes, columns - j), q // together, at, of, (to + j, columns), start)
-                    elif not nines:
-                        narrow_strip(rows, least(lanes, columns - j), q // together, at, of, (to + j, columns), start)
+                                (since, since_row, since_col), (AHEAD * columns, 0), (0, to, 0), to, 0)
+                j = full * 2 * lanes
+                if not nines and j < columns:
+                    narrow_strip(rows, columns - j, q // together, at, (b + j, columns, 0), (to + j, columns),
+                                 (since + j * since_col, since_row, since_col), (0, to, 0))
+                elif nines and row % 3 == 0:
+                    for j in range(0, columns, lanes):
+                        three_nines(least(lanes, columns - j), q // together, at, (b + j, columns, 0),
+                                    (to + j, columns), (since + j * since_col, since_row, since_col))
             done += count
 
 

@@ -8,7 +8,7 @@ s c values of a kernel row are one run. An image belongs to one task: sums have 
 """
 from engine.kernels.conv.patches import zero_values
 from engine.kernels.conv.winograd import at_place
-from engine.kernels.matmul.tiles import finish, least
+from engine.kernels.matmul.tiles import AHEAD, ended, least, moved
 from engine.kernels.simd import lanes_of, part, tile, tile_load, tile_store
 from engine.kernels.split import span
 
@@ -37,8 +37,8 @@ def add_runs(columns, pixels, q, j, k, runs, run, padded, line, step, row_step):
 
 
 @part
-def take_inside(padded, high, wide, top, left, start, f, dx, h, w, c):
-    """dx of one image = f(start + what of the padded image lies inside), zeros where that ends."""
+def take_inside(padded, high, wide, top, left, start, end, dx, h, w, c):
+    """dx of one image = start + what of the padded image lies inside, zeros where that ends."""
     for i in range(h):
         row, to = padded + ((i + top) * wide + left) * c, dx + i * w * c
         inside = least(w, wide - left) if i + top < high else 0
@@ -48,12 +48,11 @@ def take_inside(padded, high, wide, top, left, start, f, dx, h, w, c):
                 if j < inside:
                     value += row[j * c + k]
                 to[j * c + k] = value
-        if f is not None:
-            finish(1, w * c, to, to, 0, f, None)
+        ended(end, w, c, to, c, i * w)
 
 
 @part
-def add_up(first, images, dy, kernel, geometry, turned, dx, start, f, zero, work, block):
+def add_up(first, images, dy, kernel, geometry, turned, dx, start, end, zero, work, block):
     """dx of images first .. first + images - 1; `block`: pixels whose columns are held at once."""
     y, p, q, o = dy
     r, s, _ = kernel
@@ -66,7 +65,8 @@ def add_up(first, images, dy, kernel, geometry, turned, dx, start, f, zero, work
         zero_values(work, high * wide * c)
         for i in range(0, p * q, block):
             count = least(block, p * q - i)
-            at_place(count, k, o, (y + (image * p * q + i) * o, o, 1), (turned, k), (columns, k), zero)
+            at_place(count, k, o, (y + (image * p * q + i) * o, o, 1), (turned, k, 2 * lanes), (columns, k), zero,
+                     (AHEAD * k, 0))
             add_runs(columns, count, q, i % q, k, r, s * c, work + i // q * stride_h * wide * c, stride_h * wide * c,
                      stride_w * c, dilation_h * wide * c)
-        take_inside(work, high, wide, top, left, start, f, out + image * h * w * c, h, w, c)
+        take_inside(work, high, wide, top, left, start, moved(end, image * h * w, 0), out + image * h * w * c, h, w, c)

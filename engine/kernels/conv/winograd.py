@@ -22,7 +22,7 @@ A block of tiles at a time goes through all three steps while it stays in a cach
 import numpy as np
 
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
-from engine.kernels.matmul.tiles import AHEAD, finish, full_strips, least, narrow_strip
+from engine.kernels.matmul.tiles import AHEAD, SPREAD, ended, full_strips, least, narrow_strip, padded
 from engine.kernels.simd import broadcast, lanes_of, part, tile, tile_fma, tile_load, tile_store
 from engine.kernels.split import span
 
@@ -112,8 +112,8 @@ def image_tile(x, x_row, x_col, side, i0, i1, v, apart, held):
 
 
 @part
-def output_tile(m, apart, bias, y, y_row, y_col, high, wide, held):
-    """Up to 4 x 4 outputs of one tile and one vector of channels."""
+def output_tile(m, apart, start, start_row, start_col, y, y_row, y_col, high, wide, held):
+    """Up to 4 x 4 outputs of one tile and one vector of channels, and what they start from."""
     lanes, t = lanes_of(m), tile(1, 1, m)
     for j in range(SIDE):
         first, second, third, fourth = of_products(m + j * apart, SIDE * apart)
@@ -121,17 +121,16 @@ def output_tile(m, apart, bias, y, y_row, y_col, high, wide, held):
         tile_store(second, held + (SIDE + j) * lanes, 0)
         tile_store(third, held + (2 * SIDE + j) * lanes, 0)
         tile_store(fourth, held + (3 * SIDE + j) * lanes, 0)
-    start = tile_load(t, bias, 0)
     for i in range(high):
         first, second, third, fourth = of_products(held + i * SIDE * lanes, lanes)
-        to = y + i * y_row
-        tile_store(first + start, to, 0)
+        to, since = y + i * y_row, start + i * start_row
+        tile_store(first + tile_load(t, since, 0), to, 0)
         if wide > 1:
-            tile_store(second + start, to + y_col, 0)
+            tile_store(second + tile_load(t, since + start_col, 0), to + y_col, 0)
         if wide > 2:
-            tile_store(third + start, to + 2 * y_col, 0)
+            tile_store(third + tile_load(t, since + 2 * start_col, 0), to + 2 * y_col, 0)
         if wide > 3:
-            tile_store(fourth + start, to + 3 * y_col, 0)
+            tile_store(fourth + tile_load(t, since + 3 * start_col, 0), to + 3 * y_col, 0)
 
 
 @part
@@ -167,43 +166,45 @@ def image_tiles(image, channels, grid, pad, side, lines, first, count, v, ld, ap
 
 
 @part
-def output_tiles(first, count, n, m, ld, apart, start, f, place, grid, held):
-    """f(start + A^T m A) of tiles first .. first + count - 1, n channels, to the output."""
+def output_tiles(first, count, n, m, ld, apart, start, end, place, grid, held):
+    """start + A^T m A of tiles first .. first + count - 1, n channels, to the output; `place`: its pointer, rows,
+    columns and channels."""
     y, p, q, c = place
     down, across, lanes = (p + OUT - 1) // OUT, (q + OUT - 1) // OUT, lanes_of(y)
     for number in range(count):
         at = first + number
         image, i, j = at // (down * across), at // across % down, at % across
-        to = y + ((image * p + i * OUT) * q + j * OUT) * c
+        pixel = (image * p + i * OUT) * q + j * OUT
         high, wide = least(OUT, p - i * OUT), least(OUT, q - j * OUT)
         for k in range(0, n, lanes):
-            output_tile(m + (number * ld + k), apart, start[0] + k * start[2], to + k, q * c, c, high, wide, held)
-        if f is not None:
-            for row in range(high):
-                finish(wide, n, to + row * q * c, to + row * q * c, c, f, None)
+            output_tile(m + (number * ld + k), apart, start[0] + (pixel * start[1] + k * start[2]), q * start[1],
+                        start[1], y + (pixel * c + k), q * c, c, high, wide, held)
+        for row in range(high):
+            ended(end, wide, n, y + (pixel + row * q) * c, c, pixel + row * q)
 
 
 @part
-def at_place(rows, n, steps, left, right, out, start):
+def at_place(rows, n, steps, left, right, out, start, ahead):
     """One of the 36 products: a block of rows times all n columns."""
     a, a_row, a_col = left
-    b, ldb = right
+    b, ldb, b_strip = right
     c, ldc = out
-    lanes, at = lanes_of(c), (a, a_row, a_col, 0, 1, 0)
-    full = n // (2 * lanes)
+    at, end = (a, a_row, a_col, 0, 1, 0), (0, out[0], 0)
+    full = n // (2 * lanes_of(c))
     if full > 0:
-        full_strips(rows, full, steps, at, (b, ldb, 2 * lanes), out, start, AHEAD * ldb, c, 0)
-    for j in range(full * 2 * lanes, n, lanes):
-        narrow_strip(rows, least(lanes, n - j), steps, at, (b + j, ldb, 0), (c + j, ldc),
-                     (start[0] + j * start[2], start[1], start[2]))
+        full_strips(rows, full, steps, at, (b, ldb, b_strip), out, start, ahead, end, c, 0)
+    j = full * 2 * lanes_of(c)
+    if j < n:
+        narrow_strip(rows, n - j, steps, at, (b + full * b_strip, ldb, 0), (c + j, ldc),
+                     (start[0] + j * start[2], start[1], start[2]), end)
 
 
 @part
-def convolve_tiles(first, tiles, n, columns, image, grid, pad, weights, place, start, f, zero, work, block):
-    """Tiles first .. first + tiles - 1 of f(start + conv(image, weights)), for `columns` of the n output channels."""
+def convolve_tiles(first, tiles, n, columns, image, grid, pad, weights, place, start, end, zero, work, block):
+    """Tiles first .. first + tiles - 1 of start + conv(image, weights), for `columns` of the n output channels."""
     lanes, k = lanes_of(work), image[3]
     ld, ldm = k + lanes, columns + lanes
-    apart, apart_m = block * ld + lanes, block * ldm + lanes
+    apart, apart_m, each = block * ld + lanes, block * ldm + lanes, k * padded(n, 2 * lanes)
     held, edge = work, work + PLACES * lanes
     v = edge + PLACES * (k + lanes)
     m = v + PLACES * apart
@@ -211,19 +212,22 @@ def convolve_tiles(first, tiles, n, columns, image, grid, pad, weights, place, s
         count = least(block, first + tiles - i)
         image_tiles(image, k, grid, pad, SIDE, (0, SIDE), i, count, v, ld, apart, edge, held)
         for at in range(PLACES):
-            at_place(count, columns, k, (v + at * apart, ld, 1), (weights + at * k * n, n), (m + at * apart_m, ldm),
-                     zero)
-        output_tiles(i, count, columns, m, ldm, apart_m, start, f, place, grid, held)
+            at_place(count, columns, k, (v + at * apart, ld, 1), (weights + at * each, 2 * lanes, k * 2 * lanes),
+                     (m + at * apart_m, ldm), zero, (each, least(count, SPREAD)))
+        output_tiles(i, count, columns, m, ldm, apart_m, start, end, place, grid, held)
 
 
 @part
 def weight_tiles(w, k, n, u, task, tasks):
-    """u[place, k, n] = G g G^T of weights (3, 3, k, n); a task's rows."""
+    """u[place, strip of n, k, column] = G g G^T of weights (3, 3, k, n), in strips of two vectors as products like to
+    read them; a task's rows."""
     lanes, t = lanes_of(w), tile(1, 1, w)
+    width = 2 * lanes
+    each = k * padded(n, width)
     first, count = span(k, task, tasks)
     for row in range(first, first + count):
         for j in range(0, n, lanes):
-            at, to = w + (row * n + j), u + (row * n + j)
+            at, to = w + (row * n + j), u + (j // width * k * width + row * width + j % width)
             for a in range(SIDE):
                 left, middle, right = t, t, t
                 for i in range(TAPS):
@@ -233,7 +237,7 @@ def weight_tiles(w, k, n, u, task, tasks):
                     right = plus(right, tile_load(t, of + 2 * k * n, 0), number)
                 for b in range(SIDE):
                     found = plus(times(left, WEIGHT_POINTS[b, 0]), middle, WEIGHT_POINTS[b, 1])
-                    tile_store(plus(found, right, WEIGHT_POINTS[b, 2]), to + (a * SIDE + b) * k * n, 0)
+                    tile_store(plus(found, right, WEIGHT_POINTS[b, 2]), to + (a * SIDE + b) * each, 0)
 
 
 @part
@@ -254,8 +258,8 @@ def sum_tiles(x, channels, dy, tiles, lines, pad, sums, row, ldp, zero, work, bl
             start, start_row, start_col = out, n, 1
             if i == 0:
                 start, start_row, start_col = zero
-            at_place(channels, n, count, (v + at * apart, 1, ld), (z + at * apart_z, ldz), (out, n),
-                     (start, start_row, start_col))
+            at_place(channels, n, count, (v + at * apart, 1, ld), (z + at * apart_z, ldz, 2 * lanes), (out, n),
+                     (start, start_row, start_col), (AHEAD * ldz, 0))
 
 
 @part

@@ -44,6 +44,8 @@ TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer r
 DOTS_SIDE_BY_SIDE = 1024                     # from here on rows of W come from afar, best one after the other
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
 A_AHEAD = 16                                 # the same of a transposed A
+PIECES, PIECE = 4, 32                        # of a sum, before each of which some rows of C are asked for
+SPREAD = 96                                  # rows of A over which the request for the next strips of B is spread
 SAME_SETS = 256                              # a row of C of a multiple of so many values: its panels meet in a cache
 OUTER = 2                                    # k steps of a product that is little more than writing C
 SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for instead (`is_short`)
@@ -68,30 +70,36 @@ def is_short(kc, strips):
 
 
 @part
-def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, copy, copy_strip):
+def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, then, copy, copy_strip):
     """A panel of `rows` rows of A times strips of B: c = start + a[:, :kc] @ b[:kc], one tile after the other.
     `cols`, if not None, is the number of columns in a narrow tile (a masked load takes a turn of the multiply-adds);
     `copy`, if not None, is where to pack B. What stands behind `is not None` of a None, Numba drops."""
     a, a_row, a_col, lines, a_line = left    # distances from row to row, along k; stretches of k
     b, ldb, b_strip = right
     c, ldc = out
-    ahead, ahead_row, ahead_strip = soon     # what each step asks the memory for
+    ahead, ahead_row, ahead_strip = soon     # what each step asks the memory for: of B
+    then, then_row, then_strip = then        # and of a tile of C or of what comes to it in the end, row by row
     before, before_row, before_col = start
-    width = vectors * lanes_of(c)
+    width, pieces = vectors * lanes_of(c), lines
+    if lines == 1 and kc >= PIECE:
+        pieces = PIECES
     for s in range(strips):
         acc = tile_load(tile(rows, vectors, c), before, before_row, cols)
-        if lines * kc > SHORT:
-            prefetch(acc, c + width, ldc, rows)
-        for line in range(lines):
-            at, first = a + line * a_line, line * kc
-            for k in range(kc):
+        for piece in range(pieces):
+            at, first, steps = a + piece * a_line, piece * kc, kc
+            if lines < pieces:
+                first = kc * piece // pieces
+                at, steps = a + first * a_col, kc * (piece + 1) // pieces - first
+            prefetch(acc, then + piece * 3 * then_row, then_row, 3)
+            for k in range(steps):
                 prefetch(acc, ahead + (first + k) * ahead_row, 0, 1)
                 row = tile_load(tile(1, vectors, c), b + (first + k) * ldb, 0, cols)
                 if copy is not None:
                     tile_store(row, copy + (s * copy_strip + (first + k) * width), 0)
                 acc = outer_fma(acc, at + k * a_col, a_row, row)
         tile_store(acc, c, ldc, cols)
-        b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
+        b, c, before = b + b_strip, c + width, before + width * before_col
+        ahead, then = ahead + ahead_strip, then + then_strip
 
 
 @part(forceinline=True)
@@ -135,56 +143,69 @@ def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, cop
 
 
 @unit
-def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed_strip):
+def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, packed_strip):
     """A block of A times full strips of B. With `packed_strip` > 0 the first panel packs B on its way, for the others;
-    a single row reads strips of WIDE vectors."""
+    a single row reads strips of WIDE vectors. `ahead`: how far behind a step's values of B lies what it asks the memory
+    for; over how many rows of A this is spread, or 0: every panel asks for as much as it reads. `end`: see `ended`."""
     a, a_row, a_col, a_panel, lines, a_line = left
     b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
-    width, i, short = 2 * lanes_of(c), 0, is_short(lines * kc, strips)
+    (far, spread), width, i = ahead, 2 * lanes_of(c), 0
+    beside, beside_row = c, ldc
+    if end[0] != 0:
+        beside, beside_row = end[1], end[2]
     # hardly more than stores: whole rows, as the memory likes them (only a panel of ROWS rows can pack)
     outer = lines * kc <= OUTER and strips >= 4 * WIDE // 2 and packed_strip == 0
+    short = is_short(lines * kc, strips)
     if short:
-        announce(least(ROWS, rows), strips * width, c, ldc)
+        announce(least(ROWS, rows), strips * width, beside, beside_row)
     # of C, the next panel; where that falls on the same cache sets as this one, two tiles further
-    coming = 2 * width if ldc % SAME_SETS == 0 else ROWS * ldc
+    coming = 2 * width if beside_row % SAME_SETS == 0 else ROWS * beside_row
     while i < rows:
         height, panels = next_panels(rows - i)
         if outer:
             height, panels = 1, rows
         for _ in range(panels):
             at, of, to, done = (a, a_row, a_col, lines, a_line), (b, ldb, b_strip), (c + i * ldc, ldc), 0
-            since, soon = (before + i * before_row, before_row, before_col), (b + ahead, ldb, b_strip)
+            since, soon = (before + i * before_row, before_row, before_col), (b + far, ldb, b_strip)
+            if i < spread:
+                soon = b + (far + least(i, spread - height) * kc // spread * ldb), ldb * height // spread, b_strip
+            elif spread > 0:
+                soon = b + PACKED_AHEAD * width, ldb, b_strip
+            then = beside + (i * beside_row + coming), beside_row, width
             if short:
-                soon = c + (i * ldc + coming), ldc, width
+                soon = then
             if i == 0 and packed_strip > 0:
-                by_rows(tiles, height, ROWS, ROWS, (2, strips, kc, None, at, of, to, since, soon, packed, packed_strip))
-                b, ldb, b_strip, ahead = packed, width, packed_strip, PACKED_AHEAD * width
+                by_rows(tiles, height, ROWS, ROWS, (2, strips, kc, None, at, of, to, since, soon, then, packed,
+                                                    packed_strip))
+                b, ldb, b_strip, far = packed, width, packed_strip, PACKED_AHEAD * width
                 done = strips
             elif height == 1 and b_strip == width:
                 wide = strips * 2 // WIDE
-                far = (b, ldb, WIDE // 2 * width), (b + ahead, ldb, WIDE // 2 * width)
-                by_rows(tiles, height, 1, 1, (WIDE, wide, kc, None, at, far[0], to, since, far[1], None, 0))
+                by_rows(tiles, height, 1, 1, (WIDE, wide, kc, None, at, (b, ldb, WIDE // 2 * width), to, since,
+                                              (b + far, ldb, WIDE // 2 * width), then, None, 0))
                 done = wide * (WIDE // 2)
             if done < strips:
                 of, soon = (b + done * b_strip, ldb, b_strip), (soon[0] + done * soon[2], soon[1], soon[2])
                 to, since = (to[0] + done * width, ldc), (since[0] + done * width * before_col, before_row, before_col)
-                by_rows(tiles, height, 1, ROWS, (2, strips - done, kc, None, at, of, to, since, soon, None, 0))
+                by_rows(tiles, height, 1, ROWS, (2, strips - done, kc, None, at, of, to, since, soon, then, None, 0))
+            ended(end, height, strips * width, c + i * ldc, ldc, i)
             a += a_panel if a_panel > 0 else height * a_row
             i += height
 
 
 @unit
-def copied_strips(panels, strips, kc, a, a_col, right, out, start, ahead, copy, size, fresh):
+def copied_strips(panels, strips, kc, a, a_col, right, out, start, ahead, end, copy, size, fresh):
     """Panels of ROWS rows of a transposed A times full strips of B. The panels' copies are `size` values apart; if
-    `fresh`, the first strip makes them on its way: a load and a store among so many multiply-adds cost nothing."""
+    `fresh`, the first strip makes them on its way: a load and a store among so many multiply-adds cost nothing. `end`:
+    see `ended`."""
     b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
     width, short = 2 * lanes_of(c), is_short(kc, strips)
     coming = 2 * width if ldc % SAME_SETS == 0 else ROWS * ldc
-    for _ in range(panels):
+    for panel in range(panels):
         of, to, since, soon = right, (c, ldc), (before, before_row, before_col), (b + ahead, ldb, b_strip)
         if short:
             soon = c + coming, ldc, width
@@ -194,11 +215,12 @@ def copied_strips(panels, strips, kc, a, a_col, right, out, start, ahead, copy, 
             of, to, soon = (b + b_strip, ldb, b_strip), (c + width, ldc), (soon[0] + soon[2], soon[1], soon[2])
             since = before + width * before_col, before_row, before_col
         by_rows(near_tiles, ROWS, ROWS, ROWS, (2, strips - fresh, kc, copy, 0, of, to, since, soon, None))
+        ended(end, ROWS, strips * width, c, ldc, panel * ROWS)
         a, c, before, copy = a + ROWS, c + ROWS * ldc, before + ROWS * before_row, copy + size
 
 
 @part
-def block_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed_strip, copy, size, copied):
+def block_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, packed_strip, copy, size, copied):
     """As `full_strips`; A's panels of ROWS rows, but a first one that packs B, are copied if `copied` is 1, or have
     been if it is 2."""
     a, a_row, a_col, a_panel, lines, a_line = left
@@ -207,37 +229,41 @@ def block_strips(rows, strips, kc, left, right, out, start, ahead, packed, packe
     done, width = 0, 2 * lanes_of(c)
     if copied and rows >= 2 * ROWS:
         if packed_strip > 0:
-            full_strips(ROWS, strips, kc, left, right, out, start, ahead, packed, packed_strip)
+            full_strips(ROWS, strips, kc, left, right, out, start, (ahead, 0), end, packed, packed_strip)
             done, right, ahead, packed_strip = ROWS, (packed, width, packed_strip), PACKED_AHEAD * width, 0
         panels = rows // ROWS - done // ROWS
         copied_strips(panels, strips, kc, a + done, a_col, right, (c + done * ldc, ldc),
-                      (before + done * before_row, before_row, before_col), ahead, copy, size, copied % 2)
+                      (before + done * before_row, before_row, before_col), ahead, moved(end, done, 0), copy, size,
+                      copied % 2)
         done += panels * ROWS
     if done < rows:
         full_strips(rows - done, strips, kc, (a + done * a_row, a_row, a_col, a_panel, lines, a_line), right,
-                    (c + done * ldc, ldc), (before + done * before_row, before_row, before_col), ahead, packed,
-                    packed_strip)
+                    (c + done * ldc, ldc), (before + done * before_row, before_row, before_col), (ahead, 0),
+                    moved(end, done, 0), packed, packed_strip)
 
 
 @unit
-def narrow_strip(rows, cols, kc, left, right, out, start):
-    """A block of A times `cols` columns of B, at most one vector; low panels as single rows, to compile less."""
+def narrow_strip(rows, cols, kc, left, right, out, start, end):
+    """A block of A times the last `cols` columns of B, less than a strip; low panels as single rows, to compile less.
+    `end`: see `ended`."""
     a, a_row, a_col, a_panel, lines, a_line = left
     c, ldc = out
     before, before_row, before_col = start
-    soon, i = (right[0] + AHEAD * right[1], right[1], 0), 0
+    soon, i, lanes = (right[0] + AHEAD * right[1], right[1], 0), 0, lanes_of(c)
     while i < rows:
         height, panels = next_panels(rows - i)
         for _ in range(panels):
-            if height >= TALL:
-                by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, (a, a_row, a_col, lines, a_line), right,
-                                                    (c + i * ldc, ldc),
-                                                    (before + i * before_row, before_row, before_col), soon, None, 0))
-            else:
-                for r in range(height):
-                    at, to = (a + r * a_row, a_row, a_col, lines, a_line), (c + (i + r) * ldc, ldc)
-                    since = before + (i + r) * before_row, before_row, before_col
-                    by_rows(tiles, 1, 1, 1, (1, 1, kc, cols, at, right, to, since, soon, None, 0))
+            together = height if height >= TALL else 1
+            for r in range(0, height, together):
+                at, to = (a + r * a_row, a_row, a_col, lines, a_line), (c + (i + r) * ldc, ldc)
+                since = before + (i + r) * before_row, before_row, before_col
+                if together == 1:
+                    by_rows(tiles, 1, 1, 1, (2, 1, kc, cols, at, right, to, since, soon, soon, None, 0))
+                elif cols > lanes:
+                    by_rows(tiles, height, TALL, ROWS, (2, 1, kc, cols, at, right, to, since, soon, soon, None, 0))
+                else:
+                    by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, at, right, to, since, soon, soon, None, 0))
+            ended(end, height, cols, c + i * ldc, ldc, i)
             a += a_panel if a_panel > 0 else height * a_row
             i += height
 
@@ -252,14 +278,32 @@ def announce(rows, cols, c, ldc):
 
 
 @part
-def finish(rows, cols, c, y, ld, f, slope):
-    """f of a block of C, or slope of it and y, while the block is in the cache."""
+def finish(rows, cols, c, ld, y, y_row, f, slope):
+    """f of a panel of C, or slope of it and y, while the panel is in the cache; what there is not of both is None."""
     for i in range(rows):
-        for j in range(i * ld, i * ld + cols):
+        line, other = c + i * ld, y + i * y_row
+        for j in range(cols):
             if f is not None:
-                c[j] = f(c[j])
+                line[j] = f(line[j])
             if slope is not None:
-                c[j] = slope(c[j], y[j])
+                line[j] = slope(line[j], other[j])
+
+
+@part
+def ended(end, rows, cols, c, ld, i):
+    """Calls what a panel of C that has its sums is given to, rows i, i + 1, ... of a block. `end`: a hook of `finish`
+    without its formulas, or 0; y of the block, and the distance of its rows."""
+    done, y, y_row = end
+    if done != 0:
+        if cols == ld == y_row:              # in one go
+            rows, cols = 1, rows * cols
+        call_hook(done, (rows, cols, c, ld, y + i * y_row, y_row))
+
+
+@part
+def moved(end, i, j):
+    """`end` of the block that begins at row i, column j of this one's."""
+    return end[0], end[1] + (i * end[2] + j), end[2]
 
 
 @part
@@ -268,18 +312,18 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
     c, ldc, y = out
     done = 0
     if f is not None:
-        done = hook(finish, (m, n, c, y, ldc), f, None)
+        done = hook(finish, (m, n, c, ldc, y, ldc), f, None)
     if slope is not None:
-        done = hook(finish, (m, n, c, y, ldc), None, slope)
-    blocks(m, n, k, left, right, out, start, done, work, kc, mc, ns, pack_a, pack_b)
+        done = hook(finish, (m, n, c, ldc, y, ldc), None, slope)
+    blocks(m, n, k, left, right, (c, ldc), start, (done, y, ldc), work, kc, mc, ns, pack_a, pack_b)
 
 
 @unit
-def blocks(m, n, k, left, right, out, start, done, work, kc, mc, ns, pack_a, pack_b):
-    """As `rectangle`; `done` is the hook for every block that has its sums, or 0."""
+def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack_b):
+    """As `rectangle`; `end`: see `ended`."""
     a, a_row, a_col = left
     b, b_row, b_col = right
-    c, ldc, y = out
+    c, ldc = out
     lanes = lanes_of(c)
     width = 2 * lanes
     full, k_blocks = n // width, ((k if k > 0 else 1) + kc - 1) // kc
@@ -292,8 +336,8 @@ def blocks(m, n, k, left, right, out, start, done, work, kc, mc, ns, pack_a, pac
     for i in range(0, m, mc):
         rows = least(mc, m - i)
         for q in range(k_blocks):
-            p, last = q * kc, q == k_blocks - 1
-            steps = least(kc, k - p)
+            p = q * kc
+            steps, closing = least(kc, k - p), (end[0] if q == k_blocks - 1 else 0, end[1], end[2])
             at = (a + (i * a_row + p * a_col), a_row, a_col, 0, 1, 0)
             if pack_a and not copies:
                 pack_panels(rows, steps, at[0], a_row, packed_a, a_size)
@@ -304,28 +348,25 @@ def blocks(m, n, k, left, right, out, start, done, work, kc, mc, ns, pack_a, pac
             for s in range(0, full, ns):
                 j, count = s * width, least(ns, full - s)
                 packed, packed_strip = work + (q * strips + s if keep else 0) * b_size, 0
-                of, ahead = (b + (p * b_row + j), b_row, width), AHEAD * b_row
+                of, far = (b + (p * b_row + j), b_row, width), AHEAD * b_row
                 if pack_b == ON_THE_WAY and i == 0:
                     packed_strip = b_size
                 elif pack_b:
-                    of, ahead = (packed, width, b_size), PACKED_AHEAD * width
+                    of, far = (packed, width, b_size), PACKED_AHEAD * width
                     if i == 0:
                         pack_transposed(count, steps, b + (p * b_row + j * b_col), b_col, packed, b_size)
                 block_strips(rows, count, steps, at, of, (c + (i * ldc + j), ldc),
-                             (before + j * before_col, before_row, before_col), ahead, packed, packed_strip,
-                             packed_a, apart, copies if s == 0 else 2 * copies)
-                if last and done != 0:
-                    call_hook(done, (rows, count * width, c + (i * ldc + j), y + (i * ldc + j), ldc))
-            for j in range(full * width, n, lanes):
-                cols, of = least(lanes, n - j), (b + (p * b_row + j), b_row, 0)
+                             (before + j * before_col, before_row, before_col), far, moved(closing, i, j), packed,
+                             packed_strip, packed_a, apart, copies if s == 0 else 2 * copies)
+            j = full * width
+            if j < n:
+                of = (b + (p * b_row + j), b_row, 0)
                 if pack_b == BEFORE:
-                    of = (work + ((q * strips + full if keep else 0) * b_size + j - full * width), width, 0)
+                    of = (work + (q * strips + full if keep else 0) * b_size, width, 0)
                     if i == 0:
-                        copy_transposed(steps, cols, b + (p * b_row + j * b_col), b_col, of[0], width)
-                narrow_strip(rows, cols, steps, at, of, (c + (i * ldc + j), ldc),
-                             (before + j * before_col, before_row, before_col))
-                if last and done != 0:
-                    call_hook(done, (rows, cols, c + (i * ldc + j), y + (i * ldc + j), ldc))
+                        copy_transposed(steps, n - j, b + (p * b_row + j * b_col), b_col, of[0], width)
+                narrow_strip(rows, n - j, steps, at, of, (c + (i * ldc + j), ldc),
+                             (before + j * before_col, before_row, before_col), moved(closing, i, j))
 
 
 # ------------------------------------------------------------------------------------------------------------ packing
@@ -395,7 +436,7 @@ def turned(m, n, k, left, right, out, start, f, slope, zeros, work, kc, mc, ns, 
             acc = transpose(tile_load(t, work + (j * m + i), m))
             acc = acc + tile_load(t, before + (i * before_row + j * before_col), before_row, cols)
             tile_store(acc, c + (i * ldc + j), ldc, cols)
-    finish(m, n, c, y, ldc, f, slope)
+    finish(m, n, c, ldc, y, ldc, f, slope)
 
 
 @part

@@ -159,14 +159,17 @@ class Part(CPUDispatcher):
     def add_overload(self, result):
         self.overloads[tuple(result.signature.args)] = result        # nothing that Python could call
 
-    def variant(self, arguments):
-        """The compile result for these argument types, literals kept: a function of its own that is not inlined."""
+    def variant(self, arguments, unrolled=True):
+        """The compile result for these argument types, literals kept: a function of its own that is not inlined.
+        `unrolled`: its loops are unrolled by hand, and LLVM is to make no copies of them; else it may, and checks first
+        whether pointers overlap where that lets it compute with vectors."""
         if arguments not in self.overloads:
             super().compile(arguments)
             result = self.overloads[arguments]
             function = result.library._final_module.get_function(result.fndesc.llvm_func_name)
             function.add_function_attribute("noinline")
-            function.add_function_attribute("optsize")       # no unrolled copies of loops that are unrolled by hand
+            if unrolled:
+                function.add_function_attribute("optsize")
         return self.overloads[arguments]
 
     def __call__(self, *arguments):

@@ -92,7 +92,7 @@ def hook(typing, function, call, f, g):
     """The address of a function that, called with values of the types of the tuple `call`, calls
     function(*those, f, g), where f and g are formulas or None."""
     def codegen(context, builder, sig, args):
-        made = as_part(function.dispatcher).variant((*call, f, g))
+        made = as_part(function.dispatcher).variant((*call, f, g), unrolled=False)
         context.active_code_library.add_linking_library(made.library)
         kind = context.call_conv.get_function_type(types.none, tuple(call))
         caller = cgutils.get_or_insert_function(builder.module, kind, f"hook.{made.fndesc.mangled_name}")
