@@ -129,8 +129,10 @@ def group_norm_grad_cpu(dy, x, gamma, mean, inverse, groups, one, dx, dgamma, db
             centre[j] = mean[i, j // wide]
         repeat(centre[:c], 0, centre, c)
         products_of_chunks(dy[i], x[i], one, held[task, :3], parts[task], lines[task:task + 1], rows, 0, 1)
-        samples[i, 0] = joined(parts[task], 0, totals[task], 0, c)
-        samples[i, 1] = joined(parts[task], 1, totals[task], 0, c)
+        for k in range(2):
+            total = joined(parts[task], k, totals[task], 0, c)
+            for j in range(c):
+                samples[i, k, j] = total[j]
         group_factors(gamma, inverse[i], samples[i], m, wide, factors)
         flat, given, out = x[i].reshape(m * c), dy[i].reshape(m * c), dx[i].reshape(m * c)
         for at in range(0, m * c, line):

@@ -17,10 +17,10 @@ from engine.kernels import elementary
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats, share, spec
 from engine.kernels.reduce import reduced_shape, three_axes
 from engine.kernels.reduce.cpu import LANES
-from engine.kernels.simd import lanes_of, part, pointer, row_max, tile, tile_load, tile_max, tile_store
+from engine.kernels.simd import lanes_of, part, pointer, put, row_max, tile, tile_load, tile_max, tile_store
 from engine.kernels.softmax.cuda import logsumexp_cuda, softmax_cuda, softmax_grad_cuda
 from engine.kernels.split import SUMS, span
-from engine.kernels.stream import ended, map_values, put_values, streaming
+from engine.kernels.stream import beside, ended, put_values, streaming
 
 TILE = 8192                                  # values of a tile, where lines are not too long for eight columns
 SHORT = 2 * LANES                            # from here on a contiguous line goes by itself
@@ -115,7 +115,7 @@ def line_top(x, at, size, found):
     return found[0]
 
 
-@part(disjoint=True, apart=True, interleaved=True, fastmath=SUMS)
+@part(disjoint=True, interleaved=True, fastmath=SUMS)
 def line_exp(x, top, held):
     """s of a contiguous line, of which exp(x - top) is left in `held`"""
     s = x.dtype.type(0)
@@ -143,14 +143,20 @@ def next_exp(x, at, last, size, columns, row_step, logarithm, tiles, values, top
     return begin, step, n
 
 
-@part(forceinline=True)
-def times(v, s):
-    return v * s
+@part(disjoint=True)
+def scaled(inputs, first, _, scale, store, y):
+    """exp(x - top) / s"""
+    exps = beside(inputs[0], first, y)
+    for j in range(y.size):
+        put(store, y, j, exps[j] * scale)
 
 
-@part(forceinline=True)
-def minus(v, s):
-    return v - s
+@part(disjoint=True)
+def shifted(inputs, first, _, shift, store, y):
+    """x - top - log(s)"""
+    x = beside(inputs[0], first, y)
+    for j in range(y.size):
+        put(store, y, j, x[j] - shift)
 
 
 @part
@@ -166,10 +172,10 @@ def softmax_cpu(x, size, columns, row_step, logarithm, y, tiles, tops, sums, wid
             tile_out(size, row_step, step, logarithm, tiles, values, sums, kept, y, begin, n)
         elif logarithm:
             shift = tops[kept] + elementary.log(sums[kept])
-            put_values(map_values, (x[begin:begin + size],), 0, minus, (shift,), store, y[begin:begin + size])
+            put_values(shifted, (x[begin:begin + size],), 0, 0, shift, store, y[begin:begin + size])
         else:
-            exps, scale = tiles[values:values + size], 1 / sums[kept]
-            put_values(map_values, (exps,), 0, times, (scale,), store, y[begin:begin + size])
+            exps = tiles[values:values + size]
+            put_values(scaled, (exps,), 0, 0, 1 / sums[kept], store, y[begin:begin + size])
         at += n
     ended(store)
 
