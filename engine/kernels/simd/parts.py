@@ -3,6 +3,9 @@
 Numba optimises an `@njit` function and makes machine code of it, and again inside every caller, and inside the
 caller's callers. For a kernel put together from a dozen functions and tile variants that is most of the compile time.
 A part is typed and lowered once for each signature; LLVM sees it first in the entry, where it is needed.
+
+A part allocates nothing, as all memory is planned: what would (`np.empty`, but also `a[i] = b` of two arrays, which may
+overlap) is refused while compiling, "NRT required". So nothing counts references to arrays either.
 """
 import functools
 from types import CodeType
@@ -42,8 +45,8 @@ class _InterleavedLower(lowering.Lower):
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _Lowering(typed_passes.NativeLowering):
-    """Without counting references: arrays belong to the caller. (Before, in type inference, Numba would refuse
-    functions that return part of an array.)"""
+    """Without counting references. (If it were said before type inference, Numba would refuse functions that return
+    part of an array.)"""
     _name = "lowering"
 
     def run_pass(self, state):

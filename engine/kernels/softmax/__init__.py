@@ -23,7 +23,7 @@ from engine.kernels.split import SUMS, span
 from engine.kernels.stream import beside, ended, put_values, streaming
 
 TILE = 8192                                  # values of a tile, where lines are not too long for eight columns
-SHORT = 2 * LANES                            # from here on a contiguous line goes by itself
+SHORT = LANES                                # from here on a contiguous line goes by itself; four vectors at least
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
@@ -283,7 +283,7 @@ def arrange(*flags, streams=True):
 # ------------------------------------------------------------------------------------------------------------- records
 
 LINES = (((0, 3), -1), ((3, 0), 1), ((1, 1), -1), ((7, 5), -1), ((7,), 0), ((2, 3, 11), -1), ((7, 129), 1),
-         ((5, 70), 0), ((2, 3, 2, 2), 1), ((2, 3, 4), (1, 2)), ((3, 4), None))
+         ((3, 67), -1), ((5, 70), 0), ((2, 3, 2, 2), 1), ((2, 3, 4), (1, 2)), ((3, 4), None))
 
 
 def _samples(rng):
