@@ -140,13 +140,8 @@ def outer_rows(rows, columns, a, a_row, b, out, start):
     before, before_row, before_col = start
     pair, lanes = tile(1, 2, c), lanes_of(c)
     for _ in range(rows):
-        for j in range(0, columns - 2 * lanes, 4 * lanes):
-            for v in range(j, j + 4 * lanes, 2 * lanes):
-                acc = outer_fma(tile_load(pair, before + v * before_col, 0), a, 0, tile_load(pair, b + v, 0))
-                tile_store(acc, c + v, 0)
-        if columns % (4 * lanes):
-            v = columns - 2 * lanes
-            tile_store(outer_fma(tile_load(pair, before + v * before_col, 0), a, 0, tile_load(pair, b + v, 0)), c + v, 0)
+        for j in range(0, columns, 2 * lanes):
+            tile_store(outer_fma(tile_load(pair, before + j * before_col, 0), a, 0, tile_load(pair, b + j, 0)), c + j, 0)
         a, c, before = a + a_row, c + ldc, before + before_row
 
 
