@@ -22,6 +22,7 @@ SERIAL_BELOW = 500_000
 TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
 WAY_BYTES = 4096                             # of the nearest cache of a processor with pages of that size
 COPIED_BEYOND = 1024                         # columns of C
+COPIED_FROM = 2048                           # values of B, for a transposed A
 DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM = 4, 96, 160          # rows of A
 
 
@@ -113,15 +114,14 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
 
 
 def copies_a(m, n, k, transpose_a, size):
-    """Whether panels of A are copied: where the distance of its rows makes a panel's fall on the same sets of the
-    nearest cache, and those have fewer ways than it has rows or many strips read it; or where a transposed A, read
-    across its rows, has too many lines for that cache; and C is wide enough to pay for it."""
-    if n < 4 * 2 * VECTOR_BYTES // size or m * k * size <= 64 * 1024:
-        return False
+    """Whether panels of A are copied: a transposed one, on the way, where there is enough to compute; otherwise where
+    the distance of A's rows makes a panel's fall on the same sets of the nearest cache, those have fewer ways than it
+    has rows or many strips read it, and C is wide enough to pay for it."""
+    width = 2 * VECTOR_BYTES // size
     if transpose_a:
-        return k >= 128 or (m * size % 1024 == 0 and k * n >= 8192)
-    same_sets = k * size % WAY_BYTES == 0 and m >= PACKED_FROM
-    return same_sets and (n > COPIED_BEYOND or ROWS * WAY_BYTES > cache_bytes(1))
+        return m >= 2 * ROWS and n >= 2 * width and k * n >= COPIED_FROM
+    same_sets = k * size % WAY_BYTES == 0 and m >= PACKED_FROM and m * k * size > 64 * 1024
+    return same_sets and n >= 4 * width and (n > COPIED_BEYOND or ROWS * WAY_BYTES > cache_bytes(1))
 
 
 def work_values(m, n, k, blocking, n_tasks, dtype):

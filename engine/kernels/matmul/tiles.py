@@ -47,7 +47,6 @@ A_AHEAD = 16                                 # the same of a transposed A
 PIECES, PIECE = 4, 32                        # of a sum, before each of which some rows of C are asked for
 SPREAD = 96                                  # rows of A over which the request for the next strips of B is spread
 SAME_SETS = 256                              # a row of C of a multiple of so many values: its panels meet in a cache
-OUTER = 2                                    # k steps of a product that is little more than writing C
 SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for instead (`is_short`)
 
 
@@ -142,6 +141,18 @@ def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, cop
         b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
 
 
+@part
+def outer_rows(rows, columns, a, a_row, b, out, start):
+    """c = start + a b for one step of k, which is hardly more than writing C: whole rows, as the memory likes them."""
+    c, ldc = out
+    before, before_row, before_col = start
+    pair, lanes = tile(1, 2, c), lanes_of(c)
+    for _ in range(rows):
+        for j in range(0, columns, 2 * lanes):
+            tile_store(outer_fma(tile_load(pair, before + j * before_col, 0), a, 0, tile_load(pair, b + j, 0)), c + j, 0)
+        a, c, before = a + a_row, c + ldc, before + before_row
+
+
 @unit
 def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, packed_strip):
     """A block of A times full strips of B. With `packed_strip` > 0 the first panel packs B on its way, for the others;
@@ -152,20 +163,19 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
     c, ldc = out
     before, before_row, before_col = start
     (far, spread), width, i = ahead, 2 * lanes_of(c), 0
-    beside, beside_row = c, ldc
+    if lines * kc == 1 and a_panel == 0 and b_strip == width and packed_strip == 0:
+        outer_rows(rows, strips * width, a, a_row, b, out, start)
+        ended(end, rows, strips * width, c, ldc, 0)
+        return
+    beside, beside_row, short = c, ldc, is_short(lines * kc, strips)
     if end[0] != 0:
         beside, beside_row = end[1], end[2]
-    # hardly more than stores: whole rows, as the memory likes them (only a panel of ROWS rows can pack)
-    outer = lines * kc <= OUTER and strips >= 4 * WIDE // 2 and packed_strip == 0
-    short = is_short(lines * kc, strips)
     if short:
         announce(least(ROWS, rows), strips * width, beside, beside_row)
     # of C, the next panel; where that falls on the same cache sets as this one, two tiles further
     coming = 2 * width if beside_row % SAME_SETS == 0 else ROWS * beside_row
     while i < rows:
         height, panels = next_panels(rows - i)
-        if outer:
-            height, panels = 1, rows
         for _ in range(panels):
             at, of, to, done = (a, a_row, a_col, lines, a_line), (b, ldb, b_strip), (c + i * ldc, ldc), 0
             since, soon = (before + i * before_row, before_row, before_col), (b + far, ldb, b_strip)
