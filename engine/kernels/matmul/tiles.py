@@ -45,6 +45,7 @@ DOTS_SIDE_BY_SIDE = 1024                     # from here on rows of W come from 
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
 SAME_SETS = 256                              # a row of C of a multiple of so many values: its panels meet in a cache
 OUTER = 2                                    # k steps of a product that is little more than writing C
+FEW = 2048                                   # k steps x strips up to which tiles ask for A's next panel rather than for B
 SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for instead (`is_short`)
 
 
@@ -106,6 +107,8 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed
     outer = lines * kc <= OUTER and strips >= 4 * WIDE // 2 and packed_strip == 0
     if short:
         announce(least(ROWS, rows), strips * width, c, ldc)
+    # A's rows in one stretch, beside a B that stays near
+    of_a = a_row == lines * kc and a_panel == 0 and kc * strips <= FEW
     # of C, the next panel; where that falls on the same cache sets as this one, two tiles further
     coming = 2 * width if ldc % SAME_SETS == 0 else ROWS * ldc
     while i < rows:
@@ -117,6 +120,9 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, packed, packed
             since, soon = (before + i * before_row, before_row, before_col), (b + ahead, ldb, b_strip)
             if short:
                 soon = c + (i * ldc + coming), ldc, width
+            elif of_a:
+                share = (height + strips - 1) // strips
+                soon = a + height * a_row, share, kc * share
             if i == 0 and packed_strip > 0:
                 by_rows(tiles, height, ROWS, ROWS, (2, strips, kc, None, at, of, to, since, soon, packed, packed_strip))
                 b, ldb, b_strip, ahead = packed, width, packed_strip, PACKED_AHEAD * width
