@@ -7,6 +7,9 @@ weights is the same turned around: for each kernel row
 
     dw[r, (s c), o] = sum over lines i, pixels j of line[i sh + r dh - top][j sw c + (s c)] dy[i, j, o]
 
+The gradient by the input is the same product of dy's lines and turned weights, for each phase of a stride
+(`phases.py`), written to where the phase's pixels lie.
+
 Lines are copied once, with the zeros around them, a block of them at a time.
 
 Where o fills less than half a vector, `g` neighbouring pixels of dy are one row of g o values: a step then multiplies
@@ -78,7 +81,7 @@ def line_of_products(q, n, run, left, right, out, start, behind):
                     (y + done * ldc, ldc), start, AHEAD * ldb, y, 0)
         done += rows
     for j in range(full * 2 * lanes, n, lanes):
-        done = 0
+        of, since, done = b + (full * (b_strip - 2 * lanes) + j), (start[0] + j * start[2], start[1], start[2]), 0
         while done < q:
             rows = q - done - (q - done) % EVEN_NARROW if q - done >= TALL else q - done
             if tall_rows(q) - q <= behind:
@@ -86,7 +89,7 @@ def line_of_products(q, n, run, left, right, out, start, behind):
             elif 0 < done and rows < TALL:
                 done, rows = q - TALL, TALL
             narrow_strip(rows, least(lanes, n - j), run, (a + done * a_row, a_row, 1, 0, lines, a_line),
-                         (b + (full * b_strip + j - full * 2 * lanes), ldb, 0), (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]))
+                         (of, ldb, 0), (y + (done * ldc + j), ldc), since)
             done += rows
 
 

@@ -45,7 +45,7 @@ DOTS_SIDE_BY_SIDE = 1024                     # from here on rows of W come from 
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
 SAME_SETS = 256                              # a row of C of a multiple of so many values: its panels meet in a cache
 OUTER = 2                                    # k steps of a product that is little more than writing C
-FEW = 2048                                   # k steps x strips up to which tiles ask for A's next panel rather than for B
+FEW = 2048                                   # k steps x strips up to which tiles ask for A's next panel, not for B
 SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for instead (`is_short`)
 
 
