@@ -7,6 +7,9 @@ weights is the same turned around: for each kernel row
 
     dw[r, (s c), o] = sum over lines i, pixels j of line[i sh + r dh - top][j sw c + (s c)] dy[i, j, o]
 
+The gradient by the input is the same product of dy's lines and turned weights, for each phase of a stride
+(`phases.py`), written to where the phase's pixels lie.
+
 Lines are copied once, with the zeros around them, a block of them at a time.
 
 Where o fills less than half a vector, `g` neighbouring pixels of dy are one row of g o values: a step then multiplies

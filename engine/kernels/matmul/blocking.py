@@ -105,10 +105,13 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
         pack_b = 0                           # every task needs a first panel of ROWS rows
     # packed, both operands stream from L2; otherwise all of B's k block has to stay there
     kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, l2 // 4 // (max(n, 1) * size))))
+    copies = copies_a(m, n, k, transpose_a, size)
+    if copies and transpose_a and kc < k:    # of a sum over many rows, A's panels and B's block share half of L2
+        beside = least(ceil(m, m_tasks), 42 * ROWS) * up(ROWS, lanes(dtype)) // ROWS + ceil(strips, n_tasks) * width
+        kc = near_equal(k, max(128, min(kc, l2 // 2 // (beside * size))))
     ns = min(ceil(strips, n_tasks), max(1, l2 // 2 // (kc * width * size)))
     # a strip of B in L2 meets many panels of A, even where those come from afar: one after the other, as they lie;
     # copied panels are written shortly before they are read
-    copies = copies_a(m, n, k, transpose_a, size)
     mc = near_equal(ceil(m, m_tasks), max(42 * ROWS, 0 if copies else l2 // 2 // (kc * size) // ROWS * ROWS))
     return Blocking(kc, mc, ns, int(copies), pack_b, m_tasks)
 

@@ -47,6 +47,7 @@ A_AHEAD = 16                                 # the same of a transposed A
 PIECES, PIECE = 4, 32                        # of a sum, before each of which some rows of C are asked for
 SPREAD = 96                                  # rows of A over which the request for the next strips of B is spread
 SAME_SETS = 256                              # a row of C of a multiple of so many values: its panels meet in a cache
+FEW = 2048                                   # k steps x strips up to which tiles ask for A's next panel, not for B
 SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for instead (`is_short`)
 
 
@@ -149,7 +150,8 @@ def outer_rows(rows, columns, a, a_row, b, out, start):
     pair, lanes = tile(1, 2, c), lanes_of(c)
     for _ in range(rows):
         for j in range(0, columns, 2 * lanes):
-            tile_store(outer_fma(tile_load(pair, before + j * before_col, 0), a, 0, tile_load(pair, b + j, 0)), c + j, 0)
+            found = outer_fma(tile_load(pair, before + j * before_col, 0), a, 0, tile_load(pair, b + j, 0))
+            tile_store(found, c + j, 0)
         a, c, before = a + a_row, c + ldc, before + before_row
 
 
@@ -172,6 +174,8 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
         beside, beside_row = end[1], end[2]
     if short:
         announce(least(ROWS, rows), strips * width, beside, beside_row)
+    # A's rows in one stretch, beside a B that stays near
+    of_a = a_row == lines * kc and a_panel == 0 and kc * strips <= FEW
     # of C, the next panel; where that falls on the same cache sets as this one, two tiles further
     coming = 2 * width if beside_row % SAME_SETS == 0 else ROWS * beside_row
     while i < rows:
@@ -186,6 +190,9 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
             then = beside + (i * beside_row + coming), beside_row, width
             if short:
                 soon = then
+            elif of_a:
+                share = (height + strips - 1) // strips
+                soon = a + height * a_row, share, kc * share
             if i == 0 and packed_strip > 0:
                 by_rows(tiles, height, ROWS, ROWS, (2, strips, kc, None, at, of, to, since, soon, then, packed,
                                                     packed_strip))
