@@ -14,7 +14,7 @@ Lines are copied once, with the zeros around them, a block of them at a time.
     grid    p, q of the output
 """
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
-from engine.kernels.matmul.tiles import AHEAD, TALL, full_strips, least, moved, narrow_strip, padded
+from engine.kernels.matmul.tiles import AHEAD, TALL, ended, full_strips, least, narrow_strip, padded
 from engine.kernels.simd import ROWS, lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import span
 
@@ -40,13 +40,12 @@ def padded_lines(image, first, count, left, wide, dst):
 
 
 @part
-def line_of_products(q, n, run, left, right, out, start, end):
+def line_of_products(q, n, run, left, right, out, start):
     """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch."""
     a, a_row, lines, a_line = left
     b, ldb = right
     y, ldc = out
-    before, before_row, before_col = start
-    lanes, done = lanes_of(y), 0
+    lanes, done, end = lanes_of(y), 0, (0, y, 0)
     full = n // (2 * lanes)
     # the last panel of a line begins early enough to be a tall one, and computes some pixels again
     while full > 0 and done < q:
@@ -54,8 +53,7 @@ def line_of_products(q, n, run, left, right, out, start, end):
         if 0 < done and rows < EVEN:
             done, rows = q - EVEN, EVEN
         full_strips(rows, full, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b, ldb, 2 * lanes),
-                    (y + done * ldc, ldc), (before + done * before_row, before_row, before_col), (AHEAD * ldb, 0),
-                    moved(end, done, 0), y, 0)
+                    (y + done * ldc, ldc), start, (AHEAD * ldb, 0), end, y, 0)
         done += rows
     done, j = 0, full * 2 * lanes
     while j < n and done < q:
@@ -63,8 +61,7 @@ def line_of_products(q, n, run, left, right, out, start, end):
         if 0 < done and rows < TALL:
             done, rows = q - TALL, TALL
         narrow_strip(rows, n - j, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b + j, ldb, 0),
-                     (y + (done * ldc + j), ldc),
-                     (before + (done * before_row + j * before_col), before_row, before_col), moved(end, done, j))
+                     (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]), end)
         done += rows
 
 
@@ -84,10 +81,10 @@ def by_lines(x, w, geometry, y, start, end, work, block, task, tasks):
         padded_lines((pointer(x) + done // p * h * width * c, h, width, c), i * stride_h - top,
                      (count - 1) * stride_h + (r - 1) * dilation_h + 1, left, wide, work)
         for j in range(count):
-            at = (done + j) * q
+            to = pointer(y) + (done + j) * q * o
             line_of_products(q, o, s * c, (work + j * stride_h * line, stride_w * c, r, dilation_h * line),
-                             (pointer(w), o), (pointer(y) + at * o, o),
-                             (start[0] + at * start[1], start[1], start[2]), moved(end, at, 0))
+                             (pointer(w), o), (to, o), start)
+            ended(end, q, o, to, o, (done + j) * q)
         done += count
 
 
