@@ -4,7 +4,7 @@ import platform
 import statistics
 import time
 
-PAUSE = 0.02                                 # seconds: another runtime's threads spin for a while after their work
+PAUSE = 0.1                                  # seconds: another runtime's threads spin for a while after their work
 SLOW = 0.5                                   # seconds: a unit that long needs no warming and fewer turns
 
 

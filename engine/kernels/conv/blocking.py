@@ -26,7 +26,7 @@ from engine.kernels.simd import ROWS, cache_bytes, lanes
 
 PACKED_FROM = 160                            # rows of a task from which a copy of large weights pays
 LONGEST = 4096                               # bytes of a k block
-ALIKE = 1.05                                 # so much longer may tasks take that share rows, which read the image once
+ALIKE = 1.05                                 # so much longer may tasks take that share the rows: they read images once
 SLOW = 4                                     # multiply-adds of a product in the time of one of a depthwise convolution
 FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and outputs computed for each one that is there
 FEWEST_KEPT = 12                             # tiles where the weights' transform is kept

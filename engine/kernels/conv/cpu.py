@@ -11,6 +11,10 @@ Patches are copied a block at a time into memory that stays in the L2 cache (`pa
 convolution of stride 1 reads the image itself. With a stride, dx is one such product for each of its phases
 (`phases.py`).
 
+Weights that stay (`kept`) are copied once into strips, in the order in which a product reads them: while some strips
+are multiplied, the next ones come from afar. The forward ways are one unit, and so are the backward ones: activations
+and what else is done to a panel that has its sums are hooks (`ended` in `tiles.py`).
+
 Groups are products beside each other. Sums run over k in order, in one chain of multiply-adds for each value, so the
 bits do not depend on blocking, tasks or threads.
 """

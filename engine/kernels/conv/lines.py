@@ -23,7 +23,7 @@ what all of them see with all their gradients, and of the sums those count that 
 """
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
 from engine.kernels.conv.phases import phase_of, reach_of, taps_before
-from engine.kernels.matmul.tiles import AHEAD, TALL, ended, full_strips, least, moved, narrow_strip, padded
+from engine.kernels.matmul.tiles import AHEAD, TALL, ended, full_strips, least, narrow_strip, padded
 from engine.kernels.simd import (
     ROWS,
     VECTORS,
@@ -62,14 +62,13 @@ def padded_lines(image, first, count, left, wide, dst):
 
 
 @part
-def line_of_products(q, n, run, left, right, out, start, end, behind):
-    """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch;
-    `end`: see `ended`. Panels run over the line's end where the `behind` pixels after it are to be computed later."""
+def line_of_products(q, n, run, left, right, out, start, behind):
+    """One line of the output: q pixels, n channels; `left`: the image, as products see it, `run` values a stretch.
+    Panels run over the line's end where the `behind` pixels after it are to be computed later."""
     a, a_row, lines, a_line = left
     b, ldb, b_strip = right
     y, ldc = out
-    before, before_row, before_col = start
-    lanes, done = lanes_of(y), 0
+    lanes, done, end = lanes_of(y), 0, (0, y, 0)
     full = n // (2 * lanes)
     # otherwise the last panel of a line begins early enough to be a tall one, and computes some pixels again
     while full > 0 and done < q:
@@ -79,8 +78,7 @@ def line_of_products(q, n, run, left, right, out, start, end, behind):
         elif 0 < done and rows < EVEN:
             done, rows = q - EVEN, EVEN
         full_strips(rows, full, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b, ldb, b_strip),
-                    (y + done * ldc, ldc), (before + done * before_row, before_row, before_col), (AHEAD * ldb, 0),
-                    moved(end, done, 0), y, 0)
+                    (y + done * ldc, ldc), start, (AHEAD * ldb, 0), end, y, 0)
         done += rows
     done, j = 0, full * 2 * lanes
     while j < n and done < q:
@@ -90,8 +88,7 @@ def line_of_products(q, n, run, left, right, out, start, end, behind):
         elif 0 < done and rows < TALL:
             done, rows = q - TALL, TALL
         narrow_strip(rows, n - j, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b + full * b_strip, ldb, 0),
-                     (y + (done * ldc + j), ldc),
-                     (before + (done * before_row + j * before_col), before_row, before_col), moved(end, done, j))
+                     (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]), end)
         done += rows
 
 
@@ -111,11 +108,10 @@ def by_lines(x, w, geometry, y, start, end, work, block, task, tasks):
         padded_lines((pointer(x) + done // p * h * width * c, h, width, c), i * stride_h - top,
                      (count - 1) * stride_h + (r - 1) * dilation_h + 1, left, wide, work)
         for j in range(count):
-            at = (done + j) * q
+            to = pointer(y) + (done + j) * q * o
             line_of_products(q, o, s * c, (work + j * stride_h * line, stride_w * c, r, dilation_h * line),
-                             (pointer(w), o, 2 * lanes_of(work)), (pointer(y) + at * o, o),
-                             (start[0] + at * start[1], start[1], start[2]), moved(end, at, 0),
-                             (stop - done - j - 1) * q)
+                             (pointer(w), o, 2 * lanes_of(work)), (to, o), start, (stop - done - j - 1) * q)
+            ended(end, q, o, to, o, (done + j) * q)
         done += count
 
 
@@ -148,10 +144,10 @@ def back_by_lines(dy, w, geometry, dx, turned, start, end, work, block, task, ta
             for j in range(least(count, high - i)):
                 to = image + ((row + (i + j) * stride_h) * width + column) * c
                 line_of_products(places, c, taps_w * o, (at + j * line, o, taps_h, step_h * line), right,
-                                 (to, stride_w * c), start, (0, to, 0), 0)
+                                 (to, stride_w * c), start, 0)
         first, last = least(i * stride_h, h), least((i + count) * stride_h, h)
         at = (done // most * h + first) * width
-        ended(moved(end, at, 0), (last - first) * width, c, pointer(dx) + at * c, c, 0)
+        ended(end, (last - first) * width, c, pointer(dx) + at * c, c, at)
         done += count
 
 

@@ -112,8 +112,8 @@ def image_tile(x, x_row, x_col, side, i0, i1, v, apart, held):
 
 
 @part
-def output_tile(m, apart, start, start_row, start_col, y, y_row, y_col, high, wide, held):
-    """Up to 4 x 4 outputs of one tile and one vector of channels, and what they start from."""
+def output_tile(m, apart, bias, y, y_row, y_col, high, wide, held):
+    """Up to 4 x 4 outputs of one tile and one vector of channels."""
     lanes, t = lanes_of(m), tile(1, 1, m)
     for j in range(SIDE):
         first, second, third, fourth = of_products(m + j * apart, SIDE * apart)
@@ -121,16 +121,17 @@ def output_tile(m, apart, start, start_row, start_col, y, y_row, y_col, high, wi
         tile_store(second, held + (SIDE + j) * lanes, 0)
         tile_store(third, held + (2 * SIDE + j) * lanes, 0)
         tile_store(fourth, held + (3 * SIDE + j) * lanes, 0)
+    start = tile_load(t, bias, 0)
     for i in range(high):
         first, second, third, fourth = of_products(held + i * SIDE * lanes, lanes)
-        to, since = y + i * y_row, start + i * start_row
-        tile_store(first + tile_load(t, since, 0), to, 0)
+        to = y + i * y_row
+        tile_store(first + start, to, 0)
         if wide > 1:
-            tile_store(second + tile_load(t, since + start_col, 0), to + y_col, 0)
+            tile_store(second + start, to + y_col, 0)
         if wide > 2:
-            tile_store(third + tile_load(t, since + 2 * start_col, 0), to + 2 * y_col, 0)
+            tile_store(third + start, to + 2 * y_col, 0)
         if wide > 3:
-            tile_store(fourth + tile_load(t, since + 3 * start_col, 0), to + 3 * y_col, 0)
+            tile_store(fourth + start, to + 3 * y_col, 0)
 
 
 @part
@@ -177,8 +178,8 @@ def output_tiles(first, count, n, m, ld, apart, start, end, place, grid, held):
         pixel = (image * p + i * OUT) * q + j * OUT
         high, wide = least(OUT, p - i * OUT), least(OUT, q - j * OUT)
         for k in range(0, n, lanes):
-            output_tile(m + (number * ld + k), apart, start[0] + (pixel * start[1] + k * start[2]), q * start[1],
-                        start[1], y + (pixel * c + k), q * c, c, high, wide, held)
+            output_tile(m + (number * ld + k), apart, start[0] + k * start[2], y + (pixel * c + k), q * c, c, high,
+                        wide, held)
         for row in range(high):
             ended(end, wide, n, y + (pixel + row * q) * c, c, pixel + row * q)
 

@@ -44,7 +44,7 @@ TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer r
 DOTS_SIDE_BY_SIDE = 1024                     # from here on rows of W come from afar, best one after the other
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
 A_AHEAD = 16                                 # the same of a transposed A
-PIECES, PIECE = 4, 32                        # of a sum, before each of which some rows of C are asked for
+PIECES, PIECE, ASKED = 4, 32, 3              # of a sum of so many steps, and rows of C asked for before each piece
 SPREAD = 96                                  # rows of A over which the request for the next strips of B is spread
 SAME_SETS = 256                              # a row of C of a multiple of so many values: its panels meet in a cache
 FEW = 2048                                   # k steps x strips up to which tiles ask for A's next panel, not for B
@@ -73,12 +73,15 @@ def is_short(kc, strips):
 def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, then, copy, copy_strip):
     """A panel of `rows` rows of A times strips of B: c = start + a[:, :kc] @ b[:kc], one tile after the other.
     `cols`, if not None, is the number of columns in a narrow tile (a masked load takes a turn of the multiply-adds);
-    `copy`, if not None, is where to pack B. What stands behind `is not None` of a None, Numba drops."""
+    `copy`, if not None, is where to pack B. What stands behind `is not None` of a None, Numba drops.
+
+    Each step asks the memory for a row of B (`soon`), each piece of a sum for some rows of C, or of what comes to C in
+    the end (`then`): all of them at once would hold up the loads of the steps behind."""
     a, a_row, a_col, lines, a_line = left    # distances from row to row, along k; stretches of k
     b, ldb, b_strip = right
     c, ldc = out
-    ahead, ahead_row, ahead_strip = soon     # what each step asks the memory for: of B
-    then, then_row, then_strip = then        # and of a tile of C or of what comes to it in the end, row by row
+    ahead, ahead_row, ahead_strip = soon
+    then, then_row, then_strip = then
     before, before_row, before_col = start
     width, pieces = vectors * lanes_of(c), lines
     if lines == 1 and kc >= PIECE:
@@ -90,7 +93,7 @@ def tiles(rows, vectors, strips, kc, cols, left, right, out, start, soon, then, 
             if lines < pieces:
                 first = kc * piece // pieces
                 at, steps = a + first * a_col, kc * (piece + 1) // pieces - first
-            prefetch(acc, then + piece * 3 * then_row, then_row, 3)
+            prefetch(acc, then + piece * ASKED * then_row, then_row, ASKED)
             for k in range(steps):
                 prefetch(acc, ahead + (first + k) * ahead_row, 0, 1)
                 row = tile_load(tile(1, vectors, c), b + (first + k) * ldb, 0, cols)
@@ -159,7 +162,8 @@ def outer_rows(rows, columns, a, a_row, b, out, start):
 def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, packed_strip):
     """A block of A times full strips of B. With `packed_strip` > 0 the first panel packs B on its way, for the others;
     a single row reads strips of WIDE vectors. `ahead`: how far behind a step's values of B lies what it asks the memory
-    for; over how many rows of A this is spread, or 0: every panel asks for as much as it reads. `end`: see `ended`."""
+    for; over how many rows of A this is spread (the next strips, for all panels of these), or 0: every panel asks for
+    as much as it reads. `end`: see `ended`."""
     a, a_row, a_col, a_panel, lines, a_line = left
     b, ldb, b_strip = right
     c, ldc = out
@@ -194,8 +198,8 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
                 share = (height + strips - 1) // strips
                 soon = a + height * a_row, share, kc * share
             if i == 0 and packed_strip > 0:
-                by_rows(tiles, height, ROWS, ROWS, (2, strips, kc, None, at, of, to, since, soon, then, packed,
-                                                    packed_strip))
+                by_rows(tiles, height, ROWS, ROWS,
+                        (2, strips, kc, None, at, of, to, since, soon, then, packed, packed_strip))
                 b, ldb, b_strip, far = packed, width, packed_strip, PACKED_AHEAD * width
                 done = strips
             elif height == 1 and b_strip == width:
@@ -271,15 +275,15 @@ def narrow_strip(rows, cols, kc, left, right, out, start, end):
         height, panels = next_panels(rows - i)
         for _ in range(panels):
             together = height if height >= TALL else 1
-            for r in range(0, height, together):
-                at, to = (a + r * a_row, a_row, a_col, lines, a_line), (c + (i + r) * ldc, ldc)
-                since = before + (i + r) * before_row, before_row, before_col
+            for r in range(i, i + height, together):
+                at, to = (a + (r - i) * a_row, a_row, a_col, lines, a_line), (c + r * ldc, ldc)
+                since, then = (before + r * before_row, before_row, before_col), (c + (r + ROWS) * ldc, ldc, 0)
                 if together == 1:
-                    by_rows(tiles, 1, 1, 1, (2, 1, kc, cols, at, right, to, since, soon, soon, None, 0))
+                    by_rows(tiles, 1, 1, 1, (2, 1, kc, cols, at, right, to, since, soon, then, None, 0))
                 elif cols > lanes:
-                    by_rows(tiles, height, TALL, ROWS, (2, 1, kc, cols, at, right, to, since, soon, soon, None, 0))
+                    by_rows(tiles, height, TALL, ROWS, (2, 1, kc, cols, at, right, to, since, soon, then, None, 0))
                 else:
-                    by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, at, right, to, since, soon, soon, None, 0))
+                    by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, at, right, to, since, soon, then, None, 0))
             ended(end, height, cols, c + i * ldc, ldc, i)
             a += a_panel if a_panel > 0 else height * a_row
             i += height
