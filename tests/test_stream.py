@@ -1,10 +1,15 @@
 """Outputs written past the caches hold what ordinary stores write, at any alignment and for any number of tasks."""
+import re
+
 import numpy as np
 import pytest
+from numba import config
 
+from engine.errors import EngineError
 from engine.kernels import TABLE, stream
 from engine.kernels.entry import threads
-from engine.kernels.op import SERIAL_BELOW
+from engine.kernels.op import SERIAL_BELOW, Op, same
+from engine.kernels.simd import part
 
 CASES = {
     "tanh": [(1,), (31,), (8192,), (3017,)],
@@ -77,3 +82,24 @@ def test_only_what_no_cache_keeps_is_streamed():
     from engine.kernels.op import Spec
     small, large_ = Spec((1000,), np.dtype("f4")), Spec((1 << 30,), np.dtype("f4"))
     assert not stream.streams([small], [small]) and stream.streams([large_], [large_])
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="compiles")
+def test_the_loop_works_on_four_vectors_at_once():
+    text = TABLE["exp"].show("llvm")
+    assert len(re.findall(r"store <\d+ x float>", text)) >= 4
+    assert "NRT_incref" not in text, "kernels count no references"
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="compiles")
+def test_a_kernel_that_allocates_is_refused():
+    @part
+    def turned(x, y, task, tasks):
+        held = np.empty(x.size)
+        for i in range(x.size):
+            held[x.size - 1 - i] = x[i]
+        for i in range(x.size):
+            y[i] = held[i]
+
+    with pytest.raises(EngineError, match="allocates nothing"):
+        Op("turned", lambda x: x[::-1], lambda x: same((x,)), turned)(np.arange(5.0))

@@ -33,6 +33,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from engine import settings
+from engine.errors import EngineError
 from engine.kernels.cache import cache_of
 from engine.kernels.simd.host import VECTOR_BYTES
 from engine.kernels.simd.parts import pipeline_of
@@ -40,6 +41,7 @@ from engine.kernels.together import compile_together
 from engine.progress import compiling, notice
 
 WORD = ir.IntType(64)
+ALLOCATING = "NRT_MemInfo_alloc", "NRT_MemInfo_new"      # what Numba calls for memory
 SIGNATURE = types.void(types.CPointer(types.int64), types.int64, types.int64)
 NUMBA_TYPES = {np.dtype(t): getattr(types, t) for t in ("float32", "float64", "int64", "int32", "uint16", "uint8")}
 
@@ -98,6 +100,9 @@ class _EntryCompiler(_CFuncCompiler):
                                       args=args, return_type=return_type, flags=self._customize_flags(flags), locals={},
                                       pipeline_class=pipeline_of(self.py_func))
         made.library._ensure_finalized()
+        if any(f.name.startswith(ALLOCATING) for f in made.library._final_module.functions):
+            raise EngineError(f"{self.py_func.__name__}: expected a kernel that allocates nothing, got one that makes "
+                              f"an array or a list; scratch arrays are asked for in the op's arrangement (`work`)")
         made.reload_init.extend(made.library._reload_init)
         return made
 

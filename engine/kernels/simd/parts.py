@@ -4,8 +4,8 @@ Numba optimises an `@njit` function and makes machine code of it, and again insi
 caller's callers. For a kernel put together from a dozen functions and tile variants that is most of the compile time.
 A part is typed and lowered once for each signature; LLVM sees it first in the entry, where it is needed.
 
-A part allocates nothing, as all memory is planned: what would (`np.empty`, but also `a[i] = b` of two arrays, which may
-overlap) is refused while compiling, "NRT required". So nothing counts references to arrays either.
+A part allocates nothing, as all memory is planned: `np.empty` is refused when the entry is compiled, and so is (with
+Numba's words, "NRT required") `a[i] = b` of two arrays, which may overlap. So nothing counts references to arrays.
 """
 import functools
 from types import CodeType
