@@ -7,9 +7,10 @@ High-Performance Matrix Multiplication (ACM TOMS 2008), with a much longer k blo
 operands fast enough, and C is seldom read again.
 
 Operands are copied ("packed") only where that pays: A when the distance of its rows makes them fall on the same cache
-sets, or when it is transposed (on the way, by the first strip that meets a panel); B when it is transposed (in registers, before), or large and used by many panels (the first panel of each strip
-stores what it reads). Sums run over k in order, in one chain of multiply-adds for each value of C, so the bits do not
-depend on blocking, packing, tasks or threads.
+sets, or when it is transposed (a panel's first strip stores what it reads); B when it is transposed (in registers,
+before), or large and used by many panels (the first panel of each strip stores what it reads). Sums run over k in
+order, in one chain of multiply-adds for each value of C, so the bits do not depend on blocking, packing, tasks or
+threads.
 
 A's row may lie in `lines` stretches of kc values each, `a_line` apart (a convolution's taps in an image); mostly it is
 one.
