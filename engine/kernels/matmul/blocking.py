@@ -4,7 +4,7 @@ after `work`. Measured with 48 KB of L1 and 2 MB of L2 a core.
     kc      length of a k block
     mc      rows of A that are multiplied with a strip of B while it stays in L2
     ns      strips of B in a group
-    pack_a  1: A's panels are copied
+    pack_a  1: A's panels are copied, those of a transposed A on the way
     pack_b  0: B is read where it is, 1: transposed copies, 2: the first panel copies
     m_tasks how many tasks share the rows; the others share the columns
 """

@@ -7,9 +7,10 @@ High-Performance Matrix Multiplication (ACM TOMS 2008), with a much longer k blo
 operands fast enough, and C is seldom read again.
 
 Operands are copied ("packed") only where that pays: A when the distance of its rows makes them fall on the same cache
-sets; B when it is transposed (in registers, before), or large and used by many panels (the first panel of each strip
-stores what it reads). Sums run over k in order, in one chain of multiply-adds for each value of C, so the bits do not
-depend on blocking, packing, tasks or threads.
+sets, or when it is transposed (a panel's first strip stores what it reads); B when it is transposed (in registers,
+before), or large and used by many panels (the first panel of each strip stores what it reads). Sums run over k in
+order, in one chain of multiply-adds for each value of C, so the bits do not depend on blocking, packing, tasks or
+threads.
 
 A's row may lie in `lines` stretches of kc values each, `a_line` apart (a convolution's taps in an image); mostly it is
 one.
@@ -153,8 +154,8 @@ def outer_rows(rows, columns, a, a_row, b, out, start):
     pair, lanes = tile(1, 2, c), lanes_of(c)
     for _ in range(rows):
         for j in range(0, columns, 2 * lanes):
-            found = outer_fma(tile_load(pair, before + j * before_col, 0), a, 0, tile_load(pair, b + j, 0))
-            tile_store(found, c + j, 0)
+            acc = tile_load(pair, before + j * before_col, 0)
+            tile_store(outer_fma(acc, a, 0, tile_load(pair, b + j, 0)), c + j, 0)
         a, c, before = a + a_row, c + ldc, before + before_row
 
 

@@ -55,7 +55,7 @@ class _TileModel(models.PrimitiveModel):
 def row_pointers(builder, pointer, ld, rows):
     """Pointers to pointer[i * ld], each three from one base. The base goes through an empty piece of assembly, which
     LLVM cannot look into: otherwise it makes one chain of additions of all rows, in a microkernel as slow as the
-    multiply-adds, and spends much compile time on choosing that chain. Distances that are constants need none."""
+    multiply-adds, and spends much of its compile time on choosing that chain. Constant distances need none."""
     out, known = [], isinstance(ld, ir.Constant)
     for row in range(rows):
         if known:
