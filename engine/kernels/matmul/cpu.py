@@ -12,7 +12,8 @@ from engine.kernels.matmul.blocking import (
     plan_matmul,
     plan_slope,
 )
-from engine.kernels.matmul.tiles import WIDE, least, rectangle, rows_by_dots, turned
+from engine.kernels.matmul.few_rows import rows_by_dots, turned
+from engine.kernels.matmul.tiles import WIDE, least, rectangle
 from engine.kernels.simd import lanes_of, part, pointer
 
 __all__ = ["BATCHED_PHASES", "DENSE_PHASES", "MATMUL_PHASES", "SLOPE_PHASES", "plan_batched", "plan_dense",

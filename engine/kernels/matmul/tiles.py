@@ -22,17 +22,14 @@ from engine.kernels.simd import (
     ROWS,
     by_rows,
     call_hook,
-    column_sum,
     hook,
     lanes_of,
     next_panels,
     outer_fma,
     part,
     prefetch,
-    row_sum,
     square_tile,
     tile,
-    tile_fma,
     tile_load,
     tile_store,
     transpose,
@@ -42,7 +39,6 @@ from engine.kernels.simd import (
 BEFORE, ON_THE_WAY = 1, 2                    # how B is packed (0: not at all)
 WIDE = 8                                     # vectors of a tile of one row: as many chains as the adders can hide
 TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer rows waits for its own additions
-DOTS_SIDE_BY_SIDE = 1024                     # from here on rows of W come from afar, best one after the other
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
 A_AHEAD = 16                                 # the same of a transposed A
 PIECES, PIECE, ASKED = 4, 32, 3              # of a sum of so many steps, and rows of C asked for before each piece
@@ -436,69 +432,3 @@ def pack_transposed(strips, kc, b, b_col, packed, size):
     width = 2 * lanes_of(b)
     for s in range(strips):
         copy_transposed(kc, width, b + s * width * b_col, b_col, packed + s * size, width)
-
-
-# ------------------------------------------------------------------------------------------------- few rows times B.T
-
-
-@part
-def turned(m, n, k, left, right, out, start, f, slope, zeros, work, kc, mc, ns, pack_a, pack_b):
-    """As `rectangle`, for m a multiple of the lanes: C.T = B.T A.T is computed and turned. Where B is transposed in
-    memory and A has few rows, that turns A and C in registers instead of the large B."""
-    a, a_row, a_col = left
-    b, b_row, b_col = right
-    c, ldc, y = out
-    t, lanes = square_tile(c), lanes_of(c)
-    before, before_row, before_col = start
-    rectangle(n, m, k, (b, b_col, b_row), (a, a_col, a_row), (work, m, work), (zeros, 0, 0), None, None,
-              work + padded(n, lanes) * m, kc, mc, ns, pack_a, pack_b)
-    for i in range(0, m, lanes):
-        for j in range(0, n, lanes):
-            cols = least(lanes, n - j)
-            acc = transpose(tile_load(t, work + (j * m + i), m))
-            acc = acc + tile_load(t, before + (i * before_row + j * before_col), before_row, cols)
-            tile_store(acc, c + (i * ldc + j), ldc, cols)
-    finish(m, n, c, ldc, y, ldc, f, slope)
-
-
-@part
-def dots(k, x, w, ldw, c, add):
-    """c[:lanes] = w[:lanes, :k] @ x[:k], or c += that: partial sums of all rows at once, added by one transpose."""
-    acc = square_tile(c)
-    whole = k - k % lanes_of(c)
-    for p in range(0, whole, lanes_of(c)):
-        acc = tile_fma(acc, tile_load(acc, w + p, ldw), tile_load(acc, x + p, 0))
-    if whole < k:
-        acc = tile_fma(acc, tile_load(acc, w + whole, ldw, k - whole), tile_load(acc, x + whole, 0, k - whole))
-    found = column_sum(transpose(acc))
-    if add:
-        found = found + tile_load(found, c, 0)
-    tile_store(found, c, 0)
-
-
-@part
-def dot(k, x, y, c, add):
-    """c[0] = x[:k] . y[:k], or c[0] += that: WIDE vectors of partial sums."""
-    whole = k - k % (WIDE * lanes_of(c))
-    acc = tile(1, WIDE, c)
-    for p in range(0, whole, WIDE * lanes_of(c)):
-        acc = tile_fma(acc, tile_load(acc, y + p, 0), tile_load(acc, x + p, 0))
-    if whole < k:
-        acc = tile_fma(acc, tile_load(acc, y + whole, 0, k - whole), tile_load(acc, x + whole, 0, k - whole))
-    acc = row_sum(acc)
-    if add:
-        acc = acc + tile_load(acc, c, 0, 1)
-    tile_store(acc, c, 0, 1)
-
-
-@part
-def rows_by_dots(m, n, k, a, a_row, w, ldw, c, ldc, add):
-    """c[:m, :n] = a[:m, :k] @ w[:n, :k].T, or c += that, for few rows of A, where transposing W would take longer than
-    the product."""
-    lanes = lanes_of(c)
-    blocks = n - n % lanes if k < DOTS_SIDE_BY_SIDE else 0
-    for i in range(m):
-        for j in range(0, blocks, lanes):
-            dots(k, a + i * a_row, w + j * ldw, ldw, c + (i * ldc + j), add)
-        for j in range(blocks, n):
-            dot(k, a + i * a_row, w + j * ldw, c + (i * ldc + j), add)
