@@ -83,12 +83,19 @@ def arrange_format(inputs, outputs, attributes, threads):
     return flat(inputs, outputs, {"brief": int(attributes["format"] == "bfloat16")}, threads)
 
 
+def arrange_to_half(inputs, outputs, attributes, threads):
+    """With a place for each task where a float32 is seen as its bits."""
+    made = arrange_format(inputs, outputs, attributes, threads)
+    return made._replace(work=(Spec((made.tasks, 2), np.dtype("float32")),))
+
+
 def arrange_matmul(inputs, outputs, attributes, threads):
     m, n = outputs[0].shape
     k = inputs[0].size // max(1, m)
     flags = int(attributes["transpose_a"]), int(attributes["transpose_b"]), int(attributes["format"] == "bfloat16")
     tasks = min(max(1, m), share(2 * m * n * k, threads))
-    return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), flags, tasks=tasks)
+    return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), flags,
+                       (Spec((tasks, 2), np.dtype("float32")),), tasks=tasks)
 
 
 def matmul_cost(inputs, outputs, attributes):
@@ -123,7 +130,7 @@ def _terms(a, b, transpose_a, **attributes):
 
 
 OPS = (
-    Op("to_half", to_half_reference, to_half_shapes, cpu.to_half, cuda.to_half, _samples, arrange_format,
+    Op("to_half", to_half_reference, to_half_shapes, cpu.to_half, cuda.to_half, _samples, arrange_to_half,
        attributes={"format": "float16"}),
     Op("from_half", from_half_reference, from_half_shapes, cpu.from_half, cuda.from_half, _half_samples, arrange_format,
        attributes={"format": "float16"}),

@@ -11,10 +11,10 @@ bits_of_half = part(bits.bits_of_half, forceinline=True)
 
 
 @part
-def to_half(x, brief, out, task, tasks):
+def to_half(x, brief, out, work, task, tasks):
     """out[i] = the half nearest to x[i]"""
     first, count = span(x.size, task, tasks)
-    single = np.empty(1, np.float32)
+    single = work[task]
     word = single.view(np.uint32)
     for k in range(first, first + count):
         single[0] = x[k]
@@ -32,11 +32,11 @@ def from_half(h, brief, out, task, tasks):
 
 
 @part
-def matmul_half(a, b, transpose_a, transpose_b, brief, c, task, tasks):
+def matmul_half(a, b, transpose_a, transpose_b, brief, c, work, task, tasks):
     """c = op(a) op(b), row by row"""
     first, count = span(c.shape[0], task, tasks)
     k, n = a.shape[0] if transpose_a else a.shape[1], c.shape[1]
-    single = np.empty(2, np.float32)
+    single = work[task]
     words = single.view(np.uint32)
     for i in range(first, first + count):
         for j in range(n):

@@ -2,7 +2,7 @@
 from numba import types
 from numba.core.datamodel import models
 from numba.core.imputils import lower_constant
-from numba.extending import intrinsic, register_model
+from numba.extending import NativeValue, intrinsic, register_model, unbox
 
 from engine.kernels.simd.host import VECTOR_BYTES
 from engine.kernels.simd.tile_type import I1, I32
@@ -22,6 +22,11 @@ register_model(StoreType)(models.OpaqueModel)
 @lower_constant(StoreType)
 def _no_data(context, builder, numba_type, value):
     return context.get_dummy_value()
+
+
+@unbox(StoreType)
+def _from_python(numba_type, value, context):
+    return NativeValue(context.context.get_dummy_value())        # for kernels that are called from Python
 
 
 class Store:
