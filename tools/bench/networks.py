@@ -14,7 +14,7 @@ import numpy as np
 
 from tools.bench.ours import epoch_of
 from tools.bench.peers import eager_epoch
-from tools.bench.timing import best_of, geometric_mean, median, race, ratio, table
+from tools.bench.timing import LONG_PAUSE, best_of, geometric_mean, median, race, ratio, table
 
 TRAINING = {"lenet5 batch 128": ("lenet5", 128, {}), "resnet20 batch 128": ("resnet20", 128, {}),
             "alexnet batch 32": ("alexnet", 32, {"dropout": 0.0})}
@@ -77,7 +77,7 @@ def training_row(title, name, size, more, threads, profile):
 
 
 def _row(title, sides, threads, absent=""):
-    times = race(sides, rounds=5, seconds=0.1, threads=threads)
+    times = race(sides, rounds=5, seconds=0.1, threads=threads, pause=LONG_PAUSE)
     ms = {kind: median(t) * 1e3 for kind, t in times.items()}
     torch = best_of(times, [kind for kind in times if kind.startswith("torch")])
     best = best_of(times, [kind for kind in times if kind != "ours"])

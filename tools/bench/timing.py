@@ -4,17 +4,19 @@ import platform
 import statistics
 import time
 
-PAUSE = 0.1                                  # seconds: another runtime's threads spin for a while after their work
+PAUSE = 0.02                                 # seconds: another runtime's threads spin for a while after their work
+LONG_PAUSE = 0.1                             # the same beside ONNX Runtime, whose threads have a clock of their own
 SLOW = 0.5                                   # seconds: a unit that long needs no warming and fewer turns
 
 
-def race(sides, rounds=9, seconds=0.02, threads=2):
+def race(sides, rounds=9, seconds=0.02, threads=2, pause=PAUSE):
     """Times callables in turn.
 
     sides    name -> callable that does one unit of work
     rounds   turns of each side; five where one unit of some side takes more than SLOW seconds
     seconds  how long one turn of a side should last at least
     threads  how many the sides use; with one there is nobody whose spinning has to be waited for
+    pause    seconds before each turn
     returns  name -> seconds for one unit, turn by turn
     """
     repeats, slowest = {}, 0.0
@@ -27,7 +29,7 @@ def race(sides, rounds=9, seconds=0.02, threads=2):
     times = {name: [] for name in sides}
     for _ in range(rounds if slowest < SLOW else min(rounds, 5)):
         for name, work in sides.items():
-            time.sleep(PAUSE if threads > 1 else 0)
+            time.sleep(pause if threads > 1 else 0)
             if slowest < SLOW:
                 work()                       # wakes this side's threads and warms its caches
             started = time.perf_counter()
