@@ -2,18 +2,17 @@
 
     conv2d_add       y (n, p, q, o) = f(conv(x, w) + bias (o,) + beside (n, p, q, o))
 
-Shapes, attributes and ways are those of conv2d. On the CPU the sums start from `beside`, on its way into the cache
-before they do, and bias and f come when they are finished; on a GPU all of it does, in registers.
+Shapes, attributes and ways are those of conv2d. On the CPU the sums start from the bias; `beside` and f come when a
+panel of sums is finished, and `beside` is on its way into the cache before. On a GPU all of it happens in registers.
 """
 from engine.kernels.conv import (
     CONV2D,
-    INPUT_GRADIENT,
     bias_gradient,
     conv2d_arrange,
     conv2d_shapes,
     cost,
     cuda,
-    of,
+    input_gradient,
     operands,
     through,
     weight_gradient,
@@ -72,7 +71,7 @@ def conv2d_add_arrange(inputs, outputs, attributes, threads):
 def conv2d_add_grad(graph, node, dy):
     x, w, _, _ = node.inputs
     dz = through(graph, node, dy, CONV2D_ADD)
-    return (graph.add(INPUT_GRADIENT, dz, w, **of(node.attributes, shape=x.shape)),
+    return (input_gradient(graph, x, dz, w, node.attributes),
             weight_gradient(graph, x, dz, w.shape[:2], node.attributes), bias_gradient(graph, dz), dz)
 
 
