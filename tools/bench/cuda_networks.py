@@ -3,14 +3,14 @@
     python -m tools.bench cuda_networks [--only TEXT]
 
 Ours trains as `fit` does, an epoch of steps on the placed data in one call. PyTorch is eager in both memory formats
-and, with nothing of Python left between the kernels, a captured graph of the same step; the fastest of them counts. A
+and, with nothing of Python left between the kernels, a captured graph of the same steps; the fastest of them counts. A
 unit is a few steps, and ends when the GPU is done. `--only` is a text in a row's name; "profile" prints what each call
 of ours takes.
 """
 import numpy as np
 
 from tools.bench.cuda import demand_gpu, replayed
-from tools.bench.networks import batch_of, formats, make, our_epoch, our_prediction, show
+from tools.bench.networks import batch_of, formats, make, our_epoch, our_prediction, show, torch_epoch, torch_prediction
 from tools.bench.timing import best_of, median, race, ratio
 
 STEPS = 4
@@ -20,34 +20,9 @@ INFERENCE = {"resnet50 batch 1": ("resnet50", 1), "resnet50 batch 32": ("resnet5
              "mobilenet_v2 batch 1": ("mobilenet_v2", 1)}
 
 
-def first(x, memory):
-    """x (n, h, w, c) as a tensor (n, c, h, w) on the GPU, in one of PyTorch's memory formats."""
-    import torch
-    return torch.from_numpy(x).cuda().permute(0, 3, 1, 2).contiguous(memory_format=memory)
-
-
-def trainers(model, x, y, size):
-    """name -> STEPS steps of PyTorch's."""
-    import torch
-
-    from tools.bench.twins import twin
-    sides = {}
-    for kind, memory in formats().items():
-        net = twin(model).cuda().to(memory_format=memory).train()
-        update = torch.optim.SGD(net.parameters(), 1e-4, momentum=0.9, fused=True)
-        pairs = [(first(x[i:i + size], memory), torch.from_numpy(y[i:i + size]).cuda()) for i in range(0, len(x), size)]
-        step = stepper(net, torch.nn.CrossEntropyLoss(), update)
-        sides[kind] = lambda step=step, pairs=pairs: [step(*pair) for pair in pairs]
-        sides[f"{kind} graph"] = replayed(lambda step=step, pair=pairs[0]: step(*pair), len(pairs))
-    return {name: finished(work) for name, work in sides.items()}
-
-
-def stepper(net, criterion, update):
-    def step(data, labels):
-        update.zero_grad(set_to_none=True)
-        criterion(net(data), labels).backward()
-        update.step()
-    return step
+def both_ways(kind, work):
+    """PyTorch's work as written, and as a captured graph."""
+    return {kind: finished(work), f"{kind} graph": finished(replayed(work))}
 
 
 def finished(work):
@@ -66,12 +41,13 @@ def training_row(title, name, size, more, profile):
     ours()
     if profile:
         print(plan.profile_run(5))
-    return row(title, {"ours": finished(ours), **trainers(model, x, y, size)}, STEPS)
+    sides = {"ours": finished(ours)}
+    for kind, memory in formats().items():
+        sides |= both_ways(kind, torch_epoch(model, x, y, size, memory, "cuda"))
+    return row(title, sides, STEPS)
 
 
 def inference_row(title, name, size, profile):
-    import torch
-
     from tools.bench.twins import twin
     model = make(name)
     x, _ = batch_of(model, size)
@@ -80,12 +56,8 @@ def inference_row(title, name, size, profile):
         print(plan.profile_run(5))
     sides = {"ours": finished(ours)}
     for kind, memory in formats().items():
-        net, data = twin(model).cuda().eval().to(memory_format=memory), first(x, memory)
-
-        def predict(net=net, data=data):
-            with torch.inference_mode():
-                return net(data)
-        sides[kind], sides[f"{kind} graph"] = finished(predict), finished(replayed(predict))
+        predict = torch_prediction(twin(model).eval(), x, memory, "cuda")
+        sides |= both_ways(kind, predict)
     ours()
     want, got = predict().cpu().numpy(), plan.fetch("prediction")
     assert np.abs(want - got).max() < 1e-3 * np.abs(want).max(), f"{title}: both compute the same"

@@ -35,10 +35,10 @@ def batch_of(model, size, steps=1):
     return x, rng.integers(0, model.network.output_shape[0], size * steps)
 
 
-def first(x, memory):
+def first(x, memory, device="cpu"):
     """x (n, h, w, c) as a tensor (n, c, h, w) in one of PyTorch's memory formats."""
     import torch
-    turned = torch.from_numpy(x).permute(0, 3, 1, 2)
+    turned = torch.from_numpy(x).to(device).permute(0, 3, 1, 2)
     return turned.contiguous(memory_format=memory)
 
 
@@ -56,14 +56,16 @@ def our_epoch(model, x, y, size):
     return epoch_of(model, x, y, size)
 
 
-def torch_epoch(model, x, y, size, memory):
+def torch_epoch(model, x, y, size, memory, device="cpu"):
+    """An epoch of PyTorch, by the fastest of its updates on the device."""
     import torch
 
     from tools.bench.twins import twin
-    net = twin(model).to(memory_format=memory).train()
-    update, criterion = torch.optim.SGD(net.parameters(), RATE, momentum=0.9, foreach=True), torch.nn.CrossEntropyLoss()
-    pairs = [(first(x[i:i + size], memory), torch.from_numpy(y[i:i + size])) for i in range(0, len(x), size)]
-    return eager_epoch(net, criterion, update, pairs)
+    net = twin(model).to(device).to(memory_format=memory).train()
+    update = torch.optim.SGD(net.parameters(), RATE, momentum=0.9, **{"foreach" if device == "cpu" else "fused": True})
+    pairs = [(first(x[i:i + size], memory, device), torch.from_numpy(y[i:i + size]).to(device))
+             for i in range(0, len(x), size)]
+    return eager_epoch(net, torch.nn.CrossEntropyLoss(), update, pairs)
 
 
 def training_row(title, name, size, more, threads, profile):
@@ -95,9 +97,9 @@ def our_prediction(model, x):
     return plan.run, plan
 
 
-def torch_prediction(net, x, memory):
+def torch_prediction(net, x, memory, device="cpu"):
     import torch
-    net, data = net.to(memory_format=memory), first(x, memory)
+    net, data = net.to(device).to(memory_format=memory), first(x, memory, device)
 
     def run():
         with torch.inference_mode():

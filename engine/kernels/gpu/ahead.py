@@ -9,33 +9,23 @@ not on disk is compiled by forks (`engine/kernels/together.py`) that never touch
 """
 import contextlib
 import functools
-import threading
 from types import SimpleNamespace
 
 from engine.kernels.entry import no_collection, threads
+from engine.kernels.gpu.prepared import Notes
 from engine.kernels.together import compile_together
 from engine.progress import compiling
 
-_notes = threading.local()
-
-
-@contextlib.contextmanager
-def gathered():
-    """A list of (kernel, argument types) that this thread's launches add to meanwhile, instead of launching."""
-    before, _notes.wanted = getattr(_notes, "wanted", None), []
-    try:
-        yield _notes.wanted
-    finally:
-        _notes.wanted = before
+_wanted = Notes()
+gathered = _wanted.taken                     # (kernel, argument types) of this thread's launches, which launch nothing
 
 
 def gather(made, arguments):
     """Enters what a launch wants; False where it is not to be gathered but launched. made(): the `cuda.jit` kernel"""
-    wanted = getattr(_notes, "wanted", None)
-    if wanted is None:
+    if _wanted.now is None:
         return False
     kernel = made()
-    wanted.append((kernel, tuple(kernel.typeof_pyval(a) for a in arguments)))
+    _wanted.now.append((kernel, tuple(kernel.typeof_pyval(a) for a in arguments)))
     return True
 
 
@@ -47,7 +37,6 @@ def compile_ahead(wanted):
         if name and types not in kernel.overloads and kernel._cache.states(types) is None:
             missing[name] = functools.partial(_compile, kernel, types)
     if len(missing) > 1 and threads.get() > 1 and links_without_a_gpu():
-        compiling.announce()
         with no_collection(), _capability_known(), compiling.span():
             compile_together([[make] for make in missing.values()], threads.get())
 

@@ -22,7 +22,7 @@ class Kept:
         self.made, self.options = made, repr(sorted(options.items()))
         self.folder, self.key, self.started = settings.cache_folder() / "cuda" / cache.digest(), cache.key, 0.0
         self.mark = cache.fingerprint(made.py_func, False) if cache.can_cache() else None
-        self.names = {}                      # by argument types; a fork cannot ask for the GPU
+        self.names, self.found = {}, {}      # by argument types; a fork cannot ask for the GPU; what was read
 
     def name(self, signature):
         """The name of the files of the kernel compiled for these arguments, or None."""
@@ -32,13 +32,16 @@ class Kept:
         return self.names.get(signature)
 
     def states(self, signature):
-        """What Numba makes the kernel of again, or None where it has to be compiled."""
+        """What Numba makes the kernel of again, or None where it has to be compiled; read once."""
         name = self.name(signature)
-        return name and _file(self.folder, name).load(KERNEL)
+        if name and self.found.get(signature) is None:
+            self.found[signature] = _file(self.folder, name).load(KERNEL)
+        return self.found.get(signature)
 
     def load_overload(self, signature, context):
         """What Numba asks before it compiles: the kernel, or None."""
         states = self.states(signature)
+        self.found.pop(signature, None)
         if states is not None:
             from numba.cuda import dispatcher
             return dispatcher._Kernel._rebuild(**states)

@@ -11,24 +11,36 @@ import contextlib
 import functools
 import threading
 
-_notes = threading.local()
+
+class Notes:
+    """A list in which this thread enters things for as long as somebody asks for it."""
+
+    def __init__(self):
+        self._of = threading.local()
+
+    @contextlib.contextmanager
+    def taken(self):
+        """The list, of what is entered within the `with`."""
+        before, self._of.thread = self.now, []
+        try:
+            yield self._of.thread
+        finally:
+            self._of.thread = before
+
+    @property
+    def now(self):
+        """The list that is being kept, or None."""
+        return getattr(self._of, "thread", None)
 
 
-@contextlib.contextmanager
-def recorded():
-    """A list of functions that launch again what this thread launches meanwhile."""
-    before, _notes.calls = getattr(_notes, "calls", None), []
-    try:
-        yield _notes.calls
-    finally:
-        _notes.calls = before
+_calls = Notes()
+recorded = _calls.taken                      # functions that launch again what this thread launches meanwhile
 
 
 def note(call):
     """Enters a function that launches again what was just launched."""
-    calls = getattr(_notes, "calls", None)
-    if calls is not None:
-        calls.append(call)
+    if _calls.now is not None:
+        _calls.now.append(call)
 
 
 @functools.cache
