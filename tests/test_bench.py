@@ -7,7 +7,7 @@ import pytest
 
 import engine
 from engine import Dense, Sequential
-from tools.bench import memory
+from tools.bench import memory, timing
 from tools.bench.__main__ import SUITES
 from tools.bench.ours import epoch_of
 
@@ -29,6 +29,23 @@ def test_a_timed_epoch_is_an_epoch_of_fit(blobs):
     for one, other in zip(timed.get_weights(), fitted.get_weights()):
         np.testing.assert_array_equal(one, other)
     assert "matmul" in str(plan) or "dense" in str(plan)
+
+
+@pytest.mark.parametrize("scatter, turns", [(0, 5), (0.9, 5 * timing.PATIENCE)])
+def test_turns_go_on_until_the_ratio_is_known_or_patience_ends(scatter, turns, monkeypatch):
+    now, rng = [0.0], np.random.default_rng(0)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+
+    def ours():
+        now[0] += 0.01
+
+    def theirs():
+        now[0] += 0.02 * (1 + scatter * rng.uniform(-1, 1))
+
+    times = timing.race({"ours": ours, "theirs": theirs}, rounds=5, seconds=0.02)
+    assert len(times["ours"]) == len(times["theirs"]) == turns
+    assert timing.ratio(times["theirs"], times["ours"]) == pytest.approx(2, rel=0.9 * scatter + 1e-9)
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -7,13 +7,15 @@ import time
 PAUSE = 0.02                                 # seconds: another runtime's threads spin for a while after their work
 LONG_PAUSE = 0.1                             # the same beside ONNX Runtime, whose threads have a clock of their own
 SLOW = 0.5                                   # seconds: a unit that long needs no warming and fewer turns
+PRECISE, PATIENCE = 0.02, 4                  # standard error that a ratio may have; how many times the turns for it
 
 
 def race(sides, rounds=9, seconds=0.02, threads=2, pause=PAUSE):
     """Times callables in turn.
 
     sides    name -> callable that does one unit of work
-    rounds   turns of each side; five where one unit of some side takes more than SLOW seconds
+    rounds   turns of each side; five where one unit of some side takes more than SLOW seconds. Where the best peer's
+             ratio to the first side is not known to PRECISE by then, as many again, up to PATIENCE times
     seconds  how long one turn of a side should last at least
     threads  how many the sides use; with one there is nobody whose spinning has to be waited for
     pause    seconds before each turn
@@ -27,7 +29,10 @@ def race(sides, rounds=9, seconds=0.02, threads=2, pause=PAUSE):
         once = time.perf_counter() - started
         repeats[name], slowest = max(1, int(seconds / max(once, 1e-9))), max(slowest, once)
     times = {name: [] for name in sides}
-    for _ in range(rounds if slowest < SLOW else min(rounds, 5)):
+    rounds = rounds if slowest < SLOW else min(rounds, 5)
+    for done in range(PATIENCE * rounds):
+        if done and done % rounds == 0 and uncertainty(times) <= PRECISE:
+            break
         for name, work in sides.items():
             time.sleep(pause if threads > 1 else 0)
             if slowest < SLOW:
@@ -37,6 +42,15 @@ def race(sides, rounds=9, seconds=0.02, threads=2, pause=PAUSE):
                 work()
             times[name].append((time.perf_counter() - started) / repeats[name])
     return times
+
+
+def uncertainty(times):
+    """The relative standard error of the ratio of the fastest other side to the first: of a median of n values it is
+    about 0.93 times the distance of their quartiles over the root of n (normally distributed values)."""
+    first, *others = times
+    fastest = times[best_of(times, others)] if others else times[first]
+    low, middle, high = statistics.quantiles((a / b for a, b in zip(fastest, times[first], strict=True)), n=4)
+    return 0.93 * (high - low) / middle / len(fastest) ** 0.5
 
 
 def median(times):
