@@ -4,7 +4,7 @@ after `work`. Measured with 48 KB of L1 and 2 MB of L2 a core.
     kc      length of a k block
     mc      rows of A that are multiplied with a strip of B while it stays in L2
     ns      strips of B in a group
-    pack_a  1: A's panels are copied, those of a transposed A on the way
+    pack_a  1: A's panels are copied, those of a transposed A on the way, others before
     pack_b  0: B is read where it is, 1: transposed copies, 2: the first panel copies
     m_tasks how many tasks share the rows; the others share the columns
 """
@@ -20,8 +20,7 @@ from engine.kernels.simd import ROWS, VECTOR_BYTES, cache_bytes, lanes
 # 2 to 5 us on an idle machine, and milliseconds on a busy one, where the thread has to wait for a core.
 SERIAL_BELOW = 500_000
 TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
-WAY_BYTES = 4096                             # of the nearest cache of a processor with pages of that size
-COPIED_BEYOND = 1024                         # columns of C
+COPIED_BESIDE, COPIED_FROM_ROWS = 8, 8 * ROWS               # strips of B, for an A that is not transposed; its rows
 COPIED_FROM = 2048                           # values of B, for a transposed A
 DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM = 4, 96, 160          # rows of A
 
@@ -117,14 +116,13 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
 
 
 def copies_a(m, n, k, transpose_a, size):
-    """Whether panels of A are copied: a transposed one, on the way, where there is enough to compute; otherwise where
-    the distance of A's rows makes a panel's fall on the same sets of the nearest cache, those have fewer ways than it
-    has rows or many strips read it, and C is wide enough to pay for it."""
+    """Whether panels of A are copied, where there is enough to compute: a transposed one on the way, others before. A
+    copy's values for one step lie in one cache line, and all steps' addresses are one register and numbers; A's own
+    rows may fall on the same sets of a cache, and a processor that shares its core lacks time for their addresses."""
     width = 2 * VECTOR_BYTES // size
     if transpose_a:
         return m >= 2 * ROWS and n >= 2 * width and k * n >= COPIED_FROM
-    same_sets = k * size % WAY_BYTES == 0 and m >= PACKED_FROM and m * k * size > 64 * 1024
-    return same_sets and n >= 4 * width and (n > COPIED_BEYOND or ROWS * WAY_BYTES > cache_bytes(1))
+    return m >= COPIED_FROM_ROWS and n >= COPIED_BESIDE * width
 
 
 def work_values(m, n, k, blocking, n_tasks, dtype):

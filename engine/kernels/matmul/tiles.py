@@ -6,8 +6,8 @@ is a tile, whose sums stay in registers over `kc` steps of k. This is the blocki
 High-Performance Matrix Multiplication (ACM TOMS 2008), with a much longer k block: an L2 cache of megabytes feeds both
 operands fast enough, and C is seldom read again.
 
-Operands are copied ("packed") only where that pays: A when the distance of its rows makes them fall on the same cache
-sets, or when it is transposed (a panel's first strip stores what it reads); B when it is transposed (in registers,
+Operands are copied ("packed") only where that pays: A when many strips read it (turned, in registers, before), or when
+it is transposed (a panel's first strip stores what it reads); B when it is transposed (in registers,
 before), or large and used by many panels (the first panel of each strip stores what it reads). Sums run over k in
 order, in one chain of multiply-adds for each value of C, so the bits do not depend on blocking, packing, tasks or
 threads.
@@ -348,7 +348,8 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
     strips = full + (n % width > 0)
     b_size = kc * width                      # strips without a gap, which would spread them over few cache sets
     a_size = padded(ROWS, lanes) * (padded(kc, lanes) + lanes) if pack_a else 0
-    copies, apart = pack_a and a_col != 1, a_size if full > ns else 0    # copies that are read only once take turns
+    turns = pack_a and a_col == 1
+    apart = a_size if full > ns or turns else 0                # copies that are read only once take turns
     keep = m > mc                            # B's packed strips are used again
     packed_a = work + ((k_blocks * strips if keep else ns) * b_size + lanes * width) * (pack_b > 0)
     for i in range(0, m, mc):
@@ -357,9 +358,10 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
             p = q * kc
             steps, closing = least(kc, k - p), (end[0] if q == k_blocks - 1 else 0, end[1], end[2])
             at = (a + (i * a_row + p * a_col), a_row, a_col, 0, 1, 0)
-            if pack_a and not copies:
-                pack_panels(rows, steps, at[0], a_row, packed_a, a_size)
-                at = (packed_a, padded(kc, lanes) + lanes, 1, a_size, 1, 0)
+            if turns and rows >= 2 * ROWS:
+                first = ROWS * (pack_b == ON_THE_WAY and i == 0)
+                pack_panels((rows - first) // ROWS, m - i - first, steps, at[0] + first * a_row, a_row, packed_a,
+                            a_size)
             before, before_row, before_col = c + i * ldc, ldc, 1
             if q == 0:
                 before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
@@ -375,7 +377,7 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
                         pack_transposed(count, steps, b + (p * b_row + j * b_col), b_col, packed, b_size)
                 block_strips(rows, count, steps, at, of, (c + (i * ldc + j), ldc),
                              (before + j * before_col, before_row, before_col), far, moved(closing, i, j), packed,
-                             packed_strip, packed_a, apart, copies if s == 0 else 2 * copies)
+                             packed_strip, packed_a, apart, pack_a if s == 0 and not turns else 2 * pack_a)
             j = full * width
             if j < n:
                 of = (b + (p * b_row + j), b_row, 0)
@@ -391,24 +393,13 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
 
 
 @part
-def copy_rows(rows, cols, src, ld, dst, ldd):
-    """dst[r, j] = src[r, j] for j < cols, zeros up to the end of a vector; all rows side by side, as many streams."""
-    t, lanes = tile(1, 1, src), lanes_of(src)
-    for j in range(0, cols, lanes):
-        for r in range(rows):
-            tile_store(tile_load(t, src + (r * ld + j), 0, cols - j), dst + (r * ldd + j), 0)
-
-
-@part
-def pack_panels(rows, kc, a, a_row, packed, size):
-    """All panels of a block of A, `size` values each: rows at a distance that no cache minds."""
-    i, apart = 0, size // padded(ROWS, lanes_of(a))       # the last k block may be shorter; its rows are as far apart
-    while i < rows:
-        height, panels = next_panels(rows - i)
-        for p in range(panels):
-            copy_rows(height, kc, a + (i + p * height) * a_row, a_row, packed + p * size, apart)
-        packed += panels * size
-        i += panels * height
+def pack_panels(panels, rows, kc, a, a_row, packed, size):
+    """Panels of ROWS rows of A, of `rows` rows that it has at least, `size` values each, as `near_tiles` reads them:
+    what belongs to one k together."""
+    wide = padded(ROWS, lanes_of(a))
+    for p in range(panels):
+        copy_transposed(kc, wide if rows >= wide else ROWS, a, a_row, packed + p * size, wide)
+        a, rows = a + ROWS * a_row, rows - ROWS
 
 
 @part
