@@ -29,6 +29,7 @@ class Kernel:
     @functools.cached_property
     def library(self):
         from numba.cuda import codegen, dispatcher
+
         # what is compiled asks for the current GPU; from 7.5 on its answer changes nothing but the PTX
         dispatcher.get_current_device = lambda: python_types.SimpleNamespace(compute_capability=self.least)
         codegen.CUDACodeLibrary._ensure_cc = lambda library, capability: capability or self.least
