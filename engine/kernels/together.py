@@ -106,9 +106,10 @@ def _collect(reports, expected):
             done.add(number)
             for name, seconds in times:
                 compiling.note(name, seconds)
-    if len(done) < expected:
-        notice(f"processes that compile have ended or said nothing for {PATIENCE} s: {expected - len(done)} of their "
-               "kernels are compiled here, one by one")
+    missing = expected - len(done)
+    if missing:
+        notice(f"processes that compile have ended or said nothing for {PATIENCE} s: what is missing ({missing} of their "
+               "pieces of work) is compiled here, one by one")
     return done
 
 
