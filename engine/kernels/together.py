@@ -108,8 +108,8 @@ def _collect(reports, expected):
                 compiling.note(name, seconds)
     missing = expected - len(done)
     if missing:
-        notice(f"processes that compile have ended or said nothing for {PATIENCE} s: what is missing ({missing} of their "
-               "pieces of work) is compiled here, one by one")
+        notice(f"processes that compile have ended or said nothing for {PATIENCE} s: what is missing ({missing} of "
+               "their pieces of work) is compiled here, one by one")
     return done
 
 
