@@ -128,13 +128,12 @@ def test_a_cuda_c_product_of_the_same_tiling_is_the_yardstick(large):
         pytest.skip(theirs["error"])
     assert not theirs["error"] and theirs["spills"] == 0
     ours = [r for r in large if r["cc"] == [8, 0] and r["op"] == "matmul" and r["kernel"] == "product"
-            and r["threads"] == cuda_c.THREADS]
-    assert len(ours) == 4, "the transposed forms"
+            and r["loop"]["FFMA"] == theirs["loop"]["FFMA"]]
+    assert len(ours) == 4, "the transposed forms at the largest tile"
     for r in ours:
-        for kind in ("FFMA", "LDS.128"):
-            assert r["loop"][kind] / r["loop"]["FFMA"] == theirs["loop"][kind] / theirs["loop"]["FFMA"], (r, theirs)
-        assert r["loop"]["all"] / r["loop"]["FFMA"] < 1.1 * theirs["loop"]["all"] / theirs["loop"]["FFMA"], (r, theirs)
-        assert r["blocks"] >= theirs["blocks"], (r, theirs)
+        assert r["threads"] == cuda_c.THREADS and r["blocks"] >= theirs["blocks"], (r, theirs)
+        assert r["loop"]["LDS.128"] == theirs["loop"]["LDS.128"], (r, theirs)
+        assert r["loop"]["all"] < 1.1 * theirs["loop"]["all"], (r, theirs)
 
 
 PRETENDED = '''

@@ -2,6 +2,7 @@
 import os
 import signal
 import sys
+import time
 
 import pytest
 
@@ -77,8 +78,12 @@ def test_a_child_that_hangs_is_given_up(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(together, "notice", said.append)
     monkeypatch.setattr(together, "PATIENCE", 0.3)
-    notes = Notes(tmp_path)
-    together.compile_together([[notes.make(str(group), in_a_child(signal.pause))] for group in range(3)], 2)
+    notes, hang = Notes(tmp_path), in_a_child(signal.pause)
+
+    def wait():
+        hang()
+        time.sleep(0.2)                      # the child has its chance to take one
+    together.compile_together([[notes.make(str(group), wait)] for group in range(3)], 2)
     assert notes.makers() == {str(group): [str(os.getpid())] for group in range(3)}
     assert len(said) == 1 and "said nothing for 0.3 s: what is missing (1 of their pieces of work)" in said[0]
 
