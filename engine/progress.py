@@ -12,6 +12,7 @@ class _Compiling:
 
     def __init__(self):
         self.times = []                      # (name, seconds) of each kernel compiled for this process
+        self.each = None                     # a function to be called with these as they come
         self._inside = []                    # for each span in progress: seconds of the compilations within it
         self._first = None                   # which of `times` is the first since the announcement
         self._seconds = 0.0
@@ -45,14 +46,20 @@ class _Compiling:
             try:
                 yield
             finally:
-                self.times.append((name, seconds()))
+                self.note(name, seconds())
 
     def add(self, name, started):
         """Notes a kernel compiled since `started` (as of time.perf_counter) where no span could be put around it."""
         seconds = time.perf_counter() - started
-        self.times.append((name, seconds))
+        self.note(name, seconds)
         if not self._inside:
             self._seconds += seconds
+
+    def note(self, name, seconds):
+        """Enters a kernel that is compiled, here or by a process that worked for this one."""
+        self.times.append((name, seconds))
+        if self.each:
+            self.each(name, seconds)
 
     def finish(self):
         """Ends one announcement; says how many kernels it was and how long they took."""

@@ -6,6 +6,7 @@ import engine
 from engine import Dense, Dropout, Flatten, Input, Normalize, Rescaling, Sequential
 from engine.data import augment, one_hot
 from engine.errors import DataError, EngineError, ShapeError
+from engine.kernels.augment.draws import FARTHEST, direction_at
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,22 @@ def test_a_quarter_turn_is_numpys():
     away = np.hypot((made * i).sum((1, 2)) / mass, (made * j).sum((1, 2)) / mass)
     assert np.abs(away - 6).max() < 0.5 and -91 < found.min() < -75 and 75 < found.max() < 91
     assert np.histogram(found, 4, (-90, 90))[0].min() > 25
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant <= 52, reason="no numbers of more digits to compare with")
+@pytest.mark.parametrize("farthest", [np.pi / 4, 7, FARTHEST])
+def test_sine_and_cosine_of_an_angle_are_within_one_and_a_half_ulp(farthest):
+    rng, quarters = np.random.default_rng(0), int(farthest / np.pi * 2)
+    x = np.concatenate([rng.uniform(-farthest, farthest, 20000), np.arange(-quarters, quarters + 1) * (np.pi / 2),
+                        rng.normal(0, 1e-3, 100), [farthest, -farthest]])
+    for got, function in zip(np.array([direction_at(angle) for angle in x.tolist()]).T, (np.sin, np.cos)):
+        want = function(x.astype(np.longdouble))
+        assert (np.abs(got - want) / np.spacing(np.abs(want.astype(float)))).max() < 1.5
+
+
+def test_angles_whose_sine_is_not_known_are_refused(images):
+    with pytest.raises(ShapeError, match="an angle of at most 1000 radians, got 1745"):
+        augment.RandomRotation(100_000)(images[0])
 
 
 def test_a_resized_crop_of_a_slope_is_a_part_of_it():

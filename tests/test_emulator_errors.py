@@ -2,11 +2,12 @@
 import numpy as np
 import pytest
 from numba import float32, float64, int32
+from numba.cuda import libdevice
 from test_emulator import tiled
 
 import engine
 from engine import target as targets
-from engine.errors import EmulationError, EngineError, UnsupportedKernel
+from engine.errors import EmulationError, EngineError, TargetError, UnsupportedKernel
 
 cuda = targets.cuda.module
 
@@ -33,6 +34,14 @@ def test_read_outside_an_array():
     said = run(histogram, 4, 32, np.zeros(128, "f4"), np.zeros(128, "f4"))
     assert said == (f"kernel histogram, block (3, 0, 0), thread (31, 0, 0), line {line_of(histogram, 'i + 1')}: read "
                     f"of out[128] outside array of 128 (out of bounds by 4 bytes)")
+
+
+def test_read_before_the_start_of_an_array():
+    @cuda.jit
+    def kernel(a, first):
+        a[0] = a[first - a.size]
+    assert "read of a[-2] outside array of 8 (out of bounds by 8 bytes before its start)" in run(
+        kernel, 1, 1, np.zeros(8, "f4"), -2)
 
 
 def test_write_outside_a_matrix_names_the_element():
@@ -239,6 +248,22 @@ def test_unsupported_kernels_say_what_they_use():
         engine.emulate(printing)[1, 1](np.zeros(1))
 
 
+def test_a_function_of_the_gpu_that_the_emulator_has_not():
+    @cuda.jit
+    def kernel(a):
+        a[0] = libdevice.normcdfinv(a[0])
+    with pytest.raises(UnsupportedKernel, match="kernel kernel: the emulator has no .*normcdfinv, which this kernel "
+                                                "calls; engine/kernels/emulator is the place to add it"):
+        engine.emulate(kernel)[1, 1](np.ones(1))
+
+
+def test_without_the_emulator_it_is_said_why(monkeypatch):
+    monkeypatch.setattr(type(targets.cuda_emulated), "present", lambda self: False)
+    monkeypatch.setattr(type(targets.cuda_emulated), "reason", lambda self: "no such package")
+    with pytest.raises(TargetError, match="emulate: no such package"):
+        engine.emulate(lambda a: None)
+
+
 def test_too_much_static_shared_memory():
     @cuda.jit
     def kernel(a):
@@ -274,10 +299,18 @@ def test_wrong_launches(grid, block, text):
         engine.emulate(kernel)[grid, block](np.zeros(1))
 
 
-def test_what_is_no_kernel():
+def one(a):
+    a[0] = 1
+
+
+def test_what_is_no_kernel_and_no_launch():
     @cuda.jit(device=True)
     def helper(x):
         return x
+    with pytest.raises(EmulationError, match=r"kernel one: expected \[grid, block\], got \[3\]"):
+        engine.emulate(one)[3](np.zeros(1))
+    with pytest.raises(EmulationError, match="expected 0 to 232448 bytes of dynamic shared memory, got 300000"):
+        engine.emulate(one)[1, 1, 0, 300_000](np.zeros(1))
     for given, text in ((3, "expected a function decorated with @cuda.jit"), (helper, "is a device function")):
         with pytest.raises(EmulationError, match=text):
             engine.emulate(given)

@@ -14,6 +14,8 @@ cuda = targets.cuda.module
 from llvmlite import ir  # noqa: E402
 from numba.cuda.extending import intrinsic  # noqa: E402
 
+from engine.kernels.emulator.records import MMA_KINDS  # noqa: E402
+
 I32, I64, F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 QUAD = ir.LiteralStructType([F32] * 4)
 
@@ -193,6 +195,71 @@ def test_tensor_cores(emulate, kind):
     np.testing.assert_allclose(c, left @ right, rtol=1e-5, atol=1e-5)
 
 
+def fragment_word(shape, kind):
+    """An intrinsic: d = a b by one warp, whose lanes take their registers out of arrays of words."""
+    depth = int(shape.split("k")[1])
+    count_a = 16 * depth // 32 // (1 if kind == "tf32" else 2)
+    numbers = [f"${k}" for k in range(4 + count_a + count_a // 2 + 4)]
+    groups = [",".join(part) for part in (numbers[:4], numbers[4:4 + count_a], numbers[4 + count_a:-4], numbers[-4:])]
+    text = (f"mma.sync.aligned.{shape}.row.col.f32.{kind}.{kind}.f32 "
+            + ", ".join(f"{{{group}}}" for group in groups) + ";")
+
+    @intrinsic
+    def mma(tyctx, a, b, lane):
+        def codegen(context, builder, signature, arguments):
+            given = []
+            for kept, array, count in zip(signature.args, arguments, (count_a, count_a // 2)):
+                first = builder.mul(builder.sext(arguments[2], I64), I64(count))
+                given += [builder.load(_element(context, builder, kept, array, builder.add(first, I64(k))))
+                          for k in range(count)]
+            constraints = ",".join(["=f"] * 4 + ["r"] * len(given) + ["f"] * 4)
+            made = asm(builder, QUAD, given + [F32(1)] * 4, text, constraints)
+            parts = [builder.extract_value(made, i) for i in range(4)]
+            return context.make_tuple(builder, signature.return_type, parts)
+        return types.UniTuple(types.float32, 4)(a, b, types.int32), codegen
+    return mma, count_a
+
+
+def registers_of(values, kind, is_a):
+    """The words of a fragment, (32, registers): row and column by lane as the PTX manual has them (m16n8k4 to k16)."""
+    each = 1 if kind == "tf32" else 2
+    count = values.size // 32 // each
+    words = np.zeros((32, count), np.uint32)
+    for lane in range(32):
+        for register in range(count):
+            for part in range(each):
+                line = lane >> 2
+                along = (lane & 3) * each + part
+                if is_a:
+                    line, along = line + 8 * (register & 1), along + 4 * each * (register >> 1)
+                else:
+                    along += 4 * each * register
+                value = values[line, along] if is_a else values[along, line]
+                bits = value.view(np.uint32) if kind == "tf32" else np.uint32(bits_of(value, kind)[0])
+                words[lane, register] |= np.uint32(int(bits) << 16 * part)
+    return words.view(np.int32)
+
+
+@pytest.mark.parametrize("shape,kind", [k.split(".") for k in MMA_KINDS])
+def test_tensor_cores_of_every_shape(shape, kind):
+    rng, depth = np.random.default_rng(1), int(shape.split("k")[1])
+    a, b = rng.standard_normal((16, depth)).astype("f4"), rng.standard_normal((depth, 8)).astype("f4")
+    word, _ = fragment_word(shape, kind)
+
+    @cuda.jit
+    def kernel(left, right, c):
+        lane = cuda.threadIdx.x
+        c[lane, 0], c[lane, 1], c[lane, 2], c[lane, 3] = word(left, right, int32(lane))
+    c = np.zeros((32, 4), "f4")
+    engine.emulate(kernel)[1, 32](registers_of(a, kind, True).ravel(), registers_of(b, kind, False).ravel(), c)
+
+    def rounded(x):
+        return (x.view(np.uint32) & 0xffffe000).view("f4") if kind == "tf32" else bits_of(x, kind)[1]
+    lane = np.arange(32)
+    rows, columns = lane[:, None] // 4 + [0, 0, 8, 8], lane[:, None] % 4 * 2 + [0, 1, 0, 1]
+    np.testing.assert_allclose(c, 1 + (rounded(a) @ rounded(b))[rows, columns], rtol=1e-5, atol=1e-5)
+
+
 def pipeline(wait):
     """Two groups of copies under way; `wait` is what comes before the first is read."""
     @cuda.jit
@@ -255,6 +322,18 @@ def test_predicated_copy(emulate):
     np.testing.assert_array_equal(out, np.where(np.arange(32) % 2, a[::4], -1))
 
 
+def test_copies_that_nobody_waits_for():
+    @cuda.jit
+    def kernel(a):
+        held = shared16(128, types.float32)
+        for _ in range(300):
+            copy16(held, 4 * cuda.threadIdx.x, a, 4 * cuda.threadIdx.x, 16)
+            commit()
+    with pytest.raises(EmulationError, match="expected at most 256 cp.async copies under way in one thread, got more; "
+                                             "is a cp.async.wait_group missing in the loop"):
+        engine.emulate(kernel)[1, 32](np.zeros(128, "f4"))
+
+
 def vector_kernel(shift):
     @cuda.jit
     def kernel(a, out):
@@ -300,6 +379,98 @@ def test_ldmatrix_outside_shared_memory():
         out[t] = ldmatrix(held, 8 * t + 64)[0]
     with pytest.raises(EmulationError, match=r"thread \(24, 0, 0\).*read of held\[256\] outside shared array of 256"):
         engine.emulate(kernel)[1, 32](np.zeros(32, np.int32))
+
+
+APPROXIMATE = {"tanh": np.tanh, "ex2": np.exp2, "lg2": np.log2, "rcp": np.reciprocal, "rsqrt": lambda x: x ** -0.5,
+               "sqrt": np.sqrt, "sin": np.sin, "cos": np.cos}
+HALVES = {"add": lambda x: x + x, "sub": lambda x: x - x, "mul": lambda x: x * x, "neg": np.negative, "abs": np.abs,
+          "min": lambda x: x, "max": lambda x: x, "fma": lambda x: x * x + x}
+
+
+def half_statement(name, kind):
+    given = {"neg": "h", "abs": "h", "fma": "h, h, h"}.get(name, "h, h")
+    return (f"{{ .reg .b16 h; cvt.rn.{kind}.f32 h, $1; {name}.{kind} h, {given}; cvt.f32.{kind} $0, h; }}")
+
+
+def test_every_scalar_word_in_one_kernel():
+    """Approximations, half arithmetic, conversions, predicates, loads and stores by their addresses, fences."""
+    words = [unary(f"{name}.approx.f32 $0, $1;", types.float32, types.float32, "=f,f") for name in APPROXIMATE]
+    words += [unary(half_statement(name, kind), types.float32, types.float32, "=f,f")
+              for kind in ("f16", "bf16") for name in HALVES]
+    words.append(unary("{ .reg .b32 t; cvt.rna.tf32.f32 t, $1; mov.b32 $0, t; }", types.float32, types.float32, "=f,f"))
+    words.append(unary("{ .reg .b32 h; .reg .b16 l, u; cvt.rn.bf16x2.f32 h, $1, 0f3F800000; mov.b32 {l, u}, h; "
+                       "cvt.f32.bf16 $0, u; }", types.float32, types.float32, "=f,f"))
+    words.append(unary("{ .reg .pred p; setp.le.u32 p, $1, 0x40000000; selp.f32 $0, $1, 0f00000000, p; }",
+                       types.float32, types.float32, "=f,f"))
+    together = chained(words)
+    lanes = unary("{ nanosleep.u32 $1; activemask.b32 $0; }", types.int32, types.int32, "=r,r")
+    fence, barrier, warp = (statement(text) for text in ("fence.acq_rel.gpu;", "bar.sync 0;", "bar.warp.sync -1;"))
+
+    @cuda.jit
+    def kernel(a, out, active):
+        i = cuda.threadIdx.x
+        together(a[i], out, i)
+        fence()
+        barrier()
+        warp()
+        active[i] = lanes(20)
+    a, out, active = np.linspace(0.1, 3, 32).astype("f4"), np.zeros((len(words), 32), "f4"), np.zeros(32, np.uint32)
+    engine.emulate(kernel)[1, 32](a, out, active)
+    want = [f(a) for f in APPROXIMATE.values()]
+    want += [f(bits_of(a, kind)[1]) for kind in ("f16", "bf16") for f in HALVES.values()]
+    want += [a, a, np.where(a.view(np.uint32) <= 0x40000000, a, 0)]
+    np.testing.assert_allclose(out, want, rtol=2 ** -6, atol=1e-6)
+    np.testing.assert_allclose(out[:len(APPROXIMATE)], want[:len(APPROXIMATE)], rtol=1e-5, atol=1e-6)
+    assert (active == 0xffffffff).all()
+
+
+def chained(words):
+    """A device function that writes what each word makes of x, a row each."""
+    first, *rest = words
+    following = chained(rest) if rest else None
+    row = -len(words)
+
+    @cuda.jit(device=True)
+    def write(x, out, i):
+        out[out.shape[0] + row, i] = first(x)
+        if following is not None:
+            following(x, out, i)
+    return write
+
+
+def memory_word(text, given):
+    """An intrinsic: a statement that reads or writes four values at an address."""
+    @intrinsic
+    def load(tyctx, array, place):
+        def codegen(context, builder, signature, arguments):
+            pointer = builder.ptrtoint(_element(context, builder, signature.args[0], *arguments), I64)
+            made = asm(builder, QUAD, [pointer], text, "=f,=f,=f,=f,l")
+            parts = [builder.extract_value(made, i) for i in range(4)]
+            return context.make_tuple(builder, signature.return_type, parts)
+        return types.UniTuple(types.float32, 4)(array, place), codegen
+
+    @intrinsic
+    def store(tyctx, array, place, a, b):
+        def codegen(context, builder, signature, arguments):
+            pointer = builder.ptrtoint(_element(context, builder, signature.args[0], *arguments[:2]), I64)
+            asm(builder, ir.VoidType(), [pointer, *arguments[2:]], text, "l,f,f,~{memory}")
+            return context.get_dummy_value()
+        return types.void(array, place, types.float32, types.float32), codegen
+    return load if given == "load" else store
+
+
+def test_loads_and_stores_by_address(emulate):
+    load = memory_word("ld.global.nc.L1::no_allocate.v4.f32 {$0, $1, $2, $3}, [$4];", "load")
+    store = memory_word("st.global.cs.v2.f32 [$0 + 8], {$1, $2};", "store")
+
+    @cuda.jit
+    def kernel(a, out):
+        t = cuda.threadIdx.x
+        v = load(a, 4 * t)
+        store(out, 4 * t, v[0] + v[1], v[2] + v[3])
+    a, out = np.arange(128, dtype="f4"), np.zeros(128, "f4")
+    emulate(kernel)[1, 32](a, out)
+    np.testing.assert_array_equal(out.reshape(32, 2, 2)[:, 1], a.reshape(32, 2, 2).sum(2))
 
 
 SCALARS = [

@@ -10,7 +10,7 @@ from engine.kernels.split import line_shape
 
 target, both_ways = on_gpu.target, on_gpu.both_ways
 pytestmark = on_gpu.needed
-SIZES = 2, 33, 500, 700, 5000, 9000
+SIZES = 2, 33, 500, 700, 703, 5000, 9000
 RNG = np.random.default_rng(5)
 
 
@@ -25,7 +25,7 @@ def agree(target, name, *inputs, **attributes):
 
 def test_every_way_is_among_the_sizes():
     found = [line_shape(size, 4) for size in SIZES]
-    assert found == [(32, 1, 4), (32, 2, 4), (32, 16, 4), (256, 4, 1), (512, 16, 1), (256, 0, 1)]
+    assert found == [(32, 1, 4), (32, 2, 4), (32, 16, 4), (256, 4, 1), (256, 4, 1), (512, 16, 1), (256, 0, 1)]
     assert line_shape(257, 8) == (256, 2, 1) and line_shape(4097, 8) == (256, 0, 1)
 
 
@@ -40,6 +40,17 @@ def test_softmax_and_cross_entropy_of_every_length(target, size):
         agree(target, "cross_entropy", x, labels, weights, label_smoothing=smoothing)
     agree(target, "cross_entropy_probabilities", x, TABLE["softmax"].reference(RNG.standard_normal((5, size)), -1),
           weights)
+
+
+@pytest.mark.parametrize("size", [500, 700, 703])
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_lines_with_infinities(target, size):
+    """Also where all that a warp of the block holds is -inf, and what another one holds is far below zero."""
+    x = RNG.standard_normal((8, size)) - 1000
+    x[0], x[1, 1:], x[2, :-1], x[3, ::2] = -np.inf, -np.inf, -np.inf, -np.inf
+    x[4, 128:256], x[5, size // 2], x[6, 5], x[7, ::7] = -np.inf, np.inf, np.nan, 3e38
+    for name in ("softmax", "log_softmax", "logsumexp"):
+        agree(target, name, x)
 
 
 def test_lines_side_by_side(target):

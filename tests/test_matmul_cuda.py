@@ -57,29 +57,33 @@ def test_products_of_a_batch_in_every_form(target, ta, tb, checked, monkeypatch)
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
 
 
-def test_a_tall_product_is_cut_along_k_in_a_fixed_order(target):
+@TWICE
+def test_a_tall_product_is_cut_along_k_in_a_fixed_order(target, checked):
     x, w = RNG.standard_normal((2000, 20)).astype(np.float32), RNG.standard_normal((2000, 30)).astype(np.float32)
     assert products.parts_spec(20, 30, 2000, np.float32)[0].shape == (7, 20, 30)
-    first = run(target, "matmul", x, w, transpose_a=True)
+    first = run(target, "matmul", x, w, checked=checked, transpose_a=True)
     np.testing.assert_allclose(first, x.T.astype(np.float64) @ w, rtol=2e-4, atol=2e-4)
     np.testing.assert_array_equal(first, run(target, "matmul", x, w, transpose_a=True))
 
 
-def test_the_epilogue_is_the_same_with_and_without_pieces(target):
+@TWICE
+def test_the_epilogue_is_the_same_with_and_without_pieces(target, checked):
     bias = RNG.standard_normal(10).astype(np.float32)
     for i in (40, 1500):
         x, w = RNG.standard_normal((33, i)).astype(np.float32), RNG.standard_normal((i, 10)).astype(np.float32)
         want = np.tanh(x.astype(np.float64) @ w / 10 + bias)
-        got = run(target, "dense", x / np.float32(10), w, bias, activation=ACTIVATIONS["tanh"])
+        got = run(target, "dense", x / np.float32(10), w, bias, checked=checked, activation=ACTIVATIONS["tanh"])
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
-def test_arrays_that_begin_between_16_byte_boundaries(target):
+@TWICE
+def test_arrays_that_begin_between_16_byte_boundaries(target, checked):
     memory = target.place(RNG.standard_normal(1 + 64 * 64).astype(np.float32))
     a = target.part(memory.view(np.uint8), 4, (64, 64), np.float32)
     want = target.fetch(a).astype(np.float64) @ target.fetch(a)
-    np.testing.assert_allclose(target.fetch(TABLE["matmul"](a, a)), want, rtol=2e-5, atol=2e-5)
-    np.testing.assert_array_equal(target.fetch(TABLE["relu"](a)), np.maximum(target.fetch(a), 0))
+    with on_gpu.looking(checked):
+        np.testing.assert_allclose(target.fetch(TABLE["matmul"](a, a)), want, rtol=2e-5, atol=2e-5)
+        np.testing.assert_array_equal(target.fetch(TABLE["relu"](a)), np.maximum(target.fetch(a), 0))
 
 
 @TWICE
@@ -117,13 +121,15 @@ def test_every_tile_with_every_epilogue(target, tile, checked, monkeypatch):
             np.testing.assert_allclose(target.fetch(sums), b.sum(0), rtol=3e-5, atol=3e-5)
 
 
-def test_the_slope_is_the_same_with_and_without_pieces(target):
+@TWICE
+def test_the_slope_is_the_same_with_and_without_pieces(target, checked):
     slope = Formula(lambda d, y: d * (1 - y * y), "slope_of_tanh")
     a, b = RNG.standard_normal((33, 1500)).astype(np.float32), RNG.standard_normal((1500, 10)).astype(np.float32)
     y, c = RNG.standard_normal((33, 10)).astype(np.float32), target.place(np.zeros((33, 10), np.float32))
     spec, = products.parts_spec(33, 10, 1500, np.float32)
     parts = target.part(target.empty(spec.nbytes), 0, *spec)
-    products.matmul_slope(target.place(a), target.place(b), target.place(y), 0, 0, slope, c, parts)
+    with on_gpu.looking(checked):
+        products.matmul_slope(target.place(a), target.place(b), target.place(y), 0, 0, slope, c, parts)
     np.testing.assert_allclose(target.fetch(c), (a.astype(np.float64) @ b) * (1 - y * y), rtol=1e-4, atol=1e-4)
 
 

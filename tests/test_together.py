@@ -2,6 +2,7 @@
 import os
 import signal
 import sys
+import time
 
 import pytest
 
@@ -74,10 +75,17 @@ def test_what_a_child_does_not_deliver_is_made_here(tmp_path, end):
 
 
 def test_a_child_that_hangs_is_given_up(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(together, "notice", said.append)
     monkeypatch.setattr(together, "PATIENCE", 0.3)
-    notes = Notes(tmp_path)
-    together.compile_together([[notes.make(str(group), in_a_child(signal.pause))] for group in range(3)], 2)
+    notes, hang = Notes(tmp_path), in_a_child(signal.pause)
+
+    def wait():
+        hang()
+        time.sleep(0.2)                      # the child has its chance to take one
+    together.compile_together([[notes.make(str(group), wait)] for group in range(3)], 2)
     assert notes.makers() == {str(group): [str(os.getpid())] for group in range(3)}
+    assert len(said) == 1 and "said nothing for 0.3 s: what is missing (1 of their pieces of work)" in said[0]
 
 
 def test_an_error_is_raised_here():
@@ -86,7 +94,9 @@ def test_an_error_is_raised_here():
 
 
 def test_what_children_compiled_counts(monkeypatch):
+    heard = []
     monkeypatch.setattr(compiling, "times", [])
+    monkeypatch.setattr(compiling, "each", lambda name, seconds: heard.append((name, seconds)))
 
     def make(name):
         def made():
@@ -95,3 +105,4 @@ def test_what_children_compiled_counts(monkeypatch):
         return made
     together.compile_together([[make(str(group))] for group in range(10)], 3)
     assert sorted(name for name, _ in compiling.times) == sorted(map(str, range(10)))
+    assert heard == compiling.times, "each is heard of once, here"

@@ -109,14 +109,13 @@ def shared_max(held, value, thread):
 
 
 @device
-def load_line(x, begin, step, size, thread, threads, held):
-    """A thread's values of a line, `step` apart from flat place `begin` on, into `held` (-inf beyond the line's end);
+def load_line(x, begin, step, size, thread, threads, beyond, held):
+    """A thread's values of a line, `step` apart from flat place `begin` on, into `held` (`beyond` past the line's end);
     gives the largest."""
-    lowest = x.dtype.type(-math.inf)
-    top = lowest
+    past, top = x.dtype.type(beyond), x.dtype.type(-math.inf)
     for k in range(held.size):
         j = int32(thread + k * threads)
-        v = load1(x, begin + j * step) if j < size else lowest
+        v = load1(x, begin + j * step) if j < size else past
         held[k] = v
         top = v if v > top else top
     return top

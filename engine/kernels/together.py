@@ -17,7 +17,7 @@ import warnings
 
 from numba.core.compiler_lock import global_compiler_lock
 
-from engine.progress import compiling
+from engine.progress import compiling, notice
 
 MOST = 255                                   # groups: a number is a byte
 PATIENCE = 60                                # seconds without a report from any child, after which they are given up
@@ -74,6 +74,7 @@ def _start(groups, children):
 def _child(todo, groups, told):
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        compiling.each = None                # the parent hears of it
         _work(todo, groups, told)
     finally:
         os._exit(0)                          # no clean-up: all that is open belongs to the parent
@@ -103,7 +104,12 @@ def _collect(reports, expected):
         *lines, text = (text + part).split(b"\n")
         for number, times in map(json.loads, lines):
             done.add(number)
-            compiling.times += map(tuple, times)
+            for name, seconds in times:
+                compiling.note(name, seconds)
+    missing = expected - len(done)
+    if missing:
+        notice(f"processes that compile have ended or said nothing for {PATIENCE} s: what is missing ({missing} of "
+               "their pieces of work) is compiled here, one by one")
     return done
 
 

@@ -37,16 +37,17 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)}")
     parser.add_argument("--target", choices=("cpu", "cuda"), default="cpu", help="cuda: the suites of that name")
-    parser.add_argument("--threads", type=int, nargs="*", default=None, help="default: 1 and all")
+    parser.add_argument("--threads", type=int, nargs="*", default=None, help="default: 1 and all; on a GPU all")
     parser.add_argument("--only", help="only rows whose name has this text")
     parser.add_argument("--json", help="file for the rows; rows of other suites in it are kept")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.target == "cuda":
-        arguments.suites, arguments.threads = ["cuda", "cuda_networks"], [len(cores())]
+        arguments.suites = ["cuda", "cuda_networks"]
     if not arguments.suites or set(arguments.suites) - set(SUITES):
         parser.error(f"expected suites of {', '.join(SUITES)}, got {' '.join(arguments.suites) or 'none'}")
-    counts = arguments.threads or sorted({1, len(cores())})
+    on_gpu = all(suite.startswith("cuda") for suite in arguments.suites)      # threads compile kernels there
+    counts = arguments.threads or sorted({len(cores())} if on_gpu else {1, len(cores())})
     if arguments.here:
         return measure(arguments.suites, counts[0], arguments.only, arguments.json)
     rest = [x for name in ("only", "json") if getattr(arguments, name) for x in (f"--{name}", getattr(arguments, name))]

@@ -5,23 +5,42 @@
 Ours trains as `fit` does, an epoch of steps on the placed data in one call. PyTorch is eager in both memory formats
 and, with nothing of Python left between the kernels, a captured graph of the same steps; the fastest of them counts. A
 unit is a few steps, and ends when the GPU is done. `--only` is a text in a row's name; "profile" prints what each call
-of ours takes.
+of ours takes. What is going on (a network's kernels take minutes the first time) is said line by line.
 """
+import time
+
 import numpy as np
 
 from tools.bench.cuda import demand_gpu, replayed
 from tools.bench.networks import batch_of, formats, make, our_epoch, our_prediction, show, torch_epoch, torch_prediction
 from tools.bench.timing import best_of, median, race, ratio
 
-STEPS = 4
+STARTED, STEPS = time.perf_counter(), 4
 TRAINING = {"lenet5 batch 128": ("lenet5", 128, {}), "resnet20 batch 128": ("resnet20", 128, {}),
             "alexnet batch 32": ("alexnet", 32, {"dropout": 0.0}), "resnet50 batch 32": ("resnet50", 32, {})}
 INFERENCE = {"resnet50 batch 1": ("resnet50", 1), "resnet50 batch 32": ("resnet50", 32),
              "mobilenet_v2 batch 1": ("mobilenet_v2", 1)}
 
 
+def say(text):
+    print(f"  {time.perf_counter() - STARTED:6.1f} s  {text}", flush=True)
+
+
+def first_run(title, make):
+    """What `make()` gives, after one run of its first part; says how long that took and what had to be compiled."""
+    from engine.progress import compiling
+    say(f"{title}: ours is built, compiled and run once")
+    started, before = time.perf_counter(), len(compiling.times)
+    made = make()
+    finished(made[0])()
+    times = [seconds for _, seconds in compiling.times[before:]]
+    say(f"{title}: {time.perf_counter() - started:.1f} s, {len(times)} kernels compiled in {sum(times):.1f} s together")
+    return made
+
+
 def both_ways(kind, work):
     """PyTorch's work as written, and as a captured graph."""
+    say(f"{kind}: run and captured")
     return {kind: finished(work), f"{kind} graph": finished(replayed(work))}
 
 
@@ -35,10 +54,10 @@ def finished(work):
 
 
 def training_row(title, name, size, more, profile):
+    say(f"{title}: weights and data")
     model = make(name, **more)
     x, y = batch_of(model, size, STEPS)
-    ours, plan = our_epoch(model, x, y, size)
-    ours()
+    ours, plan = first_run(title, lambda: our_epoch(model, x, y, size))
     if profile:
         print(plan.profile_run(5))
     sides = {"ours": finished(ours)}
@@ -49,9 +68,10 @@ def training_row(title, name, size, more, profile):
 
 def inference_row(title, name, size, profile):
     from tools.bench.twins import twin
+    say(f"{title}: weights and data")
     model = make(name)
     x, _ = batch_of(model, size)
-    ours, plan = our_prediction(model, x)
+    ours, plan = first_run(title, lambda: our_prediction(model, x))
     if profile:
         print(plan.profile_run(5))
     sides = {"ours": finished(ours)}
@@ -65,6 +85,7 @@ def inference_row(title, name, size, profile):
 
 
 def row(title, sides, steps):
+    say(f"{title}: {len(sides)} sides are timed in turn")
     times = race(sides, rounds=5, seconds=0.05, threads=1)
     best, eager = (best_of(times, [n for n in times if n != "ours" and n.endswith("graph") <= graphs])
                    for graphs in (True, False))
@@ -75,7 +96,9 @@ def row(title, sides, steps):
 
 def run(threads, only=None):
     """Prints a table as each row comes; returns the rows. Refuses where there is no GPU or no PyTorch with CUDA."""
+    from engine.progress import compiling
     demand_gpu()
+    compiling.each = lambda name, seconds: say(f"compiled {name} in {seconds:.1f} s")
     profile, only = (only or "").startswith("profile"), (only or "").removeprefix("profile").strip()
     found = []
     for kind, made, of in (("training", training_row, TRAINING), ("inference", inference_row, INFERENCE)):

@@ -1,6 +1,6 @@
 """Every CUDA kernel of TABLE through the real compilers, without a GPU.
 
-    python -m tools.ptx [--cc 80] [--ops matmul dense] [--large] [--dtypes float32] [--json FILE]
+    python -m tools.ptx [--cc 80 90] [--ops matmul dense] [--large] [--dtypes float32] [--json FILE]
 
 The simulator runs kernels as Python and sees no types; this is what Numba's CUDA compiler makes of them (extra `cuda`).
 Where ptxas and nvdisasm are installed (extra `ptx`) it goes on to machine code and prints, for each kernel, registers,
@@ -36,9 +36,9 @@ def show(found):
                                                         in found["estimates"].items()))
 
 
-def compile_all(capability, arguments):
-    """Prints and returns the rows of all kernels for one compute capability."""
-    rows = rows_of_all(arguments.ops, capability, arguments.dtypes, arguments.large, arguments.show)
+def show_all(capability, rows, with_cuda_c):
+    """Prints the rows of one compute capability."""
+    rows = [r for r in rows if tuple(r["cc"]) == capability]
     failed = sum(bool(r["error"]) for r in rows)
     print(f"sm_{capability[0]}{capability[1]}: {len(rows) - failed} kernels compiled, {failed} failed")
     if not assembler.find("ptxas") or not assembler.find("nvdisasm"):
@@ -47,15 +47,14 @@ def compile_all(capability, arguments):
         print(f"  {'op: kernel':44} {'':3} regs spills shared  thr   occ  inner loop")
     for found in rows:
         show(found)
-    if arguments.cuda_c:
+    if with_cuda_c:
         show(cuda_c.row(capability))
-    return rows
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tools.ptx", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cc", default="80", help="compute capability: 75, 80, 89, 90, 100, ...")
+    parser.add_argument("--cc", nargs="+", default=["80"], help="compute capabilities: 75, 80, 89, 90, 100, ...")
     parser.add_argument("--ops", nargs="*", default=(), help="only these ops")
     parser.add_argument("--large", action="store_true", help="only large inputs, not the ops' samples")
     parser.add_argument("--dtypes", nargs="*", default=("float32", "float64"))
@@ -63,8 +62,10 @@ def main():
     parser.add_argument("--json", help="file for the rows")
     parser.add_argument("--cuda-c", action="store_true", help="compare with a CUDA C++ product of the same tiling")
     arguments = parser.parse_args()
-    capability = int(arguments.cc[:-1]), int(arguments.cc[-1])
-    rows = compile_all(capability, arguments)
+    capabilities = tuple((int(text[:-1]), int(text[-1])) for text in arguments.cc)
+    rows = rows_of_all(arguments.ops, capabilities, arguments.dtypes, arguments.large, arguments.show)
+    for capability in capabilities:
+        show_all(capability, rows, arguments.cuda_c)
     if arguments.json:
         pathlib.Path(arguments.json).write_text(json.dumps(rows, indent=1))
     return 1 if any(r["error"] for r in rows) else 0

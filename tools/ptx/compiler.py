@@ -1,6 +1,7 @@
-"""Compiles what the launchers would launch, without a GPU: samples of every op of TABLE go through their launchers, and
+"""What the launchers would launch, compiled without a GPU: samples of every op of TABLE go through their launchers, and
 in place of a launch stands a compiler. It needs the extra `cuda`: numba's built-in CUDA cannot compile without a
 toolkit on the machine."""
+import functools
 import types as python_types
 import warnings
 from typing import NamedTuple
@@ -10,34 +11,57 @@ from numba import typeof, types
 
 from engine import target
 from engine.kernels import TABLE, gpu
+from engine.kernels.emulator import cache
 from engine.kernels.op import Cost, Spec, spec
 
 BIG = 2048
 
 
-class Made(NamedTuple):
-    """A kernel compiled for one signature, and the first launch that asked for it."""
+class Kernel:
+    """A kernel for arguments of these types, compiled when its text is asked for: what comes before the GPU's own
+    code, which takes longest, once for all compute capabilities."""
+
+    def __init__(self, function, signature, options, least):
+        self.name, self.signature, self.function = function.__name__, signature, function
+        self.options, self.least = {k: v for k, v in options.items() if k != "capability"}, least
+        self.needs = options.get("capability", (0, 0))
+
+    @functools.cached_property
+    def library(self):
+        from numba.cuda import codegen, dispatcher
+
+        # what is compiled asks for the current GPU; from 7.5 on its answer changes nothing but the PTX
+        dispatcher.get_current_device = lambda: python_types.SimpleNamespace(compute_capability=self.least)
+        codegen.CUDACodeLibrary._ensure_cc = lambda library, capability: capability or self.least
+        return dispatcher._Kernel(self.function, self.signature, **self.options)._codelibrary
+
+    def ptx(self, capability):
+        """Its PTX, or whatever error Numba raises."""
+        return self.library.get_asm_str(cc=capability)
+
+    @functools.cached_property
+    def mark(self):
+        """Text that changes with whatever its code may change with, or None where that cannot be known."""
+        mark = cache.fingerprint(self.function, False)
+        return mark and cache.key(mark, self.signature, sorted(self.options.items()), cache.digest())
+
+
+class Wanted(NamedTuple):
+    """A kernel and the first launch of an op that asked for it."""
     op: str
-    name: str
-    signature: tuple
+    kernel: Kernel
     threads: int
-    options: dict
     cost: Cost                               # of the whole op
-    ptx: str
-    error: str = ""
+    large: bool                              # for a large input, or for one of the op's own samples?
 
 
 class Compiler:
-    """Stands for a launch: compiles the kernel for the arguments it was given and launches nothing."""
+    """Stands for launches: notes which kernels they want, and launches nothing."""
 
-    def __init__(self, capability):
+    def __init__(self, least):
         from numba import cuda
-        from numba.cuda import dispatcher
-        self.cuda, self.capability, self.made = cuda, capability, {}
-        self.op, self.cost = "", Cost(0, 0)
-        # device functions ask for the current GPU while they are compiled
-        device = python_types.SimpleNamespace(compute_capability=capability)
-        dispatcher.get_current_device = lambda: device
+        self.least, self.kernels = least, {}
+        self.op, self.cost, self.large, self.wanted = "", Cost(0, 0), False, {}
         target.cuda._module, target.cuda._looked = cuda, True
         gpu.make_launcher = self.launcher
 
@@ -46,21 +70,15 @@ class Compiler:
 
         class Launch:
             def __getitem__(self, grid):
-                return lambda *arguments: compiler.compile(function, options, int(np.prod(grid[1])), arguments)
+                return lambda *arguments: compiler.want(function, options, int(np.prod(grid[1])), arguments)
         return Launch()
 
-    def compile(self, function, options, threads, arguments):
-        signature = tuple(map(numba_type, arguments))
-        if (function, signature) in self.made or self.capability < options.get("capability", (0, 0)):
-            return
-        text, error = "", ""
-        try:
-            given = {k: v for k, v in options.items() if k not in ("max_registers", "capability")}
-            text = self.cuda.compile_ptx(function, types.void(*signature), cc=self.capability, **given)[0]
-        except Exception as problem:         # whatever Numba raises is this row's result
-            error = f"{type(problem).__name__}: {problem}"
-        self.made[function, signature] = Made(self.op, function.__name__, signature, threads, options, self.cost,
-                                              text, error)
+    def want(self, function, options, threads, arguments):
+        key = function, tuple(map(numba_type, arguments))
+        if key not in self.wanted:
+            if key not in self.kernels:
+                self.kernels[key] = Kernel(*key, options, self.least)
+            self.wanted[key] = Wanted(self.op, self.kernels[key], threads, self.cost, self.large)
 
 
 def numba_type(value):
@@ -82,8 +100,8 @@ LONGEST = {"softmax": (Spec((64, 8192), "f8"),), "softmax_grad": (Spec((64, 4096
            "cross_entropy_probabilities": (*[Spec((64, 4096), "f8")] * 2, Spec((64,), "f8"))}
 
 
-def samples_of(op, only_large=False):
-    """Large inputs, for which times are estimated, then the op's own samples; products of sizes for every tile."""
+def large_samples(op):
+    """Large inputs, for which times are estimated; products and convolutions of sizes for every tile."""
     if op.name in LARGE:
         yield LARGE[op.name], {}
     if op.name in LONGEST:                   # as many values in registers as there can be
@@ -110,8 +128,6 @@ def samples_of(op, only_large=False):
         for format in ("float16", "bfloat16"):
             for ta, tb in ((False, False), (True, False), (False, True)):
                 yield (matrix, matrix), {"transpose_a": ta, "transpose_b": tb, "format": format}
-    if not only_large:
-        yield from op.samples(np.random.default_rng(0))
 
 
 LAYERS = ((56, 64, 64, 3, 1, 1), (28, 128, 128, 3, 1, 1), (56, 128, 128, 3, 2, 1), (14, 1024, 256, 1, 1, 1),
@@ -153,21 +169,25 @@ def with_kernels(names=()):
     return sorted(found, key=lambda name: not name.startswith(("conv2d", "matmul", "dense")))
 
 
-def launch_all(compiler, dtype, names, only_large=False):
-    """Sends samples of ops through their launchers; what comes of it is in `compiler.made`."""
-    for name in names:
-        compiler.op, op = name, TABLE[name]
-        with warnings.catch_warnings():      # references of samples may overflow on purpose
-            warnings.simplefilter("ignore")
-            samples = list(samples_of(op, only_large))
-        for inputs, attributes in samples:
-            given = [given_as(a, dtype) for a in inputs]
-            attributes = op.complete(attributes)
-            outputs = op.infer(*map(spec, given), **attributes)
-            if all(o.size == 0 for o in outputs):
-                continue
-            made = op.arrange([spec(a) for a in given], list(outputs), attributes, 1)
-            ins = [np.reshape(a, s) for a, s in zip(given, made.inputs)]
-            outs = [np.empty(s, o.dtype) for s, o in zip(made.outputs, outputs)]
-            compiler.cost = op.cost([spec(a) for a in given], list(outputs), attributes)
-            op.cuda(*ins, *made.scalars, *outs, *(np.empty(s.shape, s.dtype) for s in made.gpu_work))
+def launch_all(compiler, name, dtypes, only_large=False):
+    """Sends samples of an op through its launcher, large ones first; gives what it wants: a list of `Wanted`."""
+    compiler.op, compiler.wanted, op = name, {}, TABLE[name]
+    for dtype in dtypes:
+        for compiler.large in (True,) if only_large else (True, False):
+            with warnings.catch_warnings():              # references of samples may overflow on purpose
+                warnings.simplefilter("ignore")
+                samples = list(large_samples(op) if compiler.large else op.samples(np.random.default_rng(0)))
+            for inputs, attributes in samples:
+                launch(compiler, op, [given_as(a, dtype) for a in inputs], op.complete(attributes))
+    return list(compiler.wanted.values())
+
+
+def launch(compiler, op, given, attributes):
+    outputs = op.infer(*map(spec, given), **attributes)
+    if all(o.size == 0 for o in outputs):
+        return
+    made = op.arrange([spec(a) for a in given], list(outputs), attributes, 1)
+    ins = [np.reshape(a, s) for a, s in zip(given, made.inputs)]
+    outs = [np.empty(s, o.dtype) for s, o in zip(made.outputs, outputs)]
+    compiler.cost = op.cost([spec(a) for a in given], list(outputs), attributes)
+    op.cuda(*ins, *made.scalars, *outs, *(np.empty(s.shape, s.dtype) for s in made.gpu_work))

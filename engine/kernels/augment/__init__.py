@@ -24,7 +24,7 @@ import math
 import numpy as np
 
 from engine.kernels.augment import cpu, cuda
-from engine.kernels.augment.draws import TRIES
+from engine.kernels.augment.draws import FARTHEST, TRIES
 from engine.kernels.op import BYTE, FLOATS, Arrangement, Op, Spec, demand, floats, integers, same, share
 from engine.kernels.random import SHUFFLE, key_at, philox_at
 
@@ -195,6 +195,7 @@ def window_shapes(counter, shape, angle, low, high, ratio, move, inside, stream,
     _counted(counter, stream, shape[0])
     _area(low, high)
     demand(ratio >= 1, "a ratio of at least 1", ratio)
+    demand(abs(angle) <= FARTHEST, f"an angle of at most {FARTHEST:.0f} radians", angle, "pi is every direction")
     demand(np.dtype(dtype) in FLOATS, "dtype float32 or float64", np.dtype(dtype).name)
     return Spec((int(shape[0]), 6), np.dtype(dtype))
 
@@ -309,7 +310,7 @@ def _erase_samples(rng):
 
 def _window_samples(rng):
     for shape in ((0, 3, 4), (1, 1, 1), (7, 5, 4), (130, 32, 17)):
-        yield (_counter(rng),), {"shape": shape, "angle": 0.7, "low": 0.5, "high": 1.5, "ratio": 1.4, "move": 0.1}
+        yield (_counter(rng),), {"shape": shape, "angle": 3.1, "low": 0.5, "high": 1.5, "ratio": 1.4, "move": 0.1}
         yield (_counter(rng),), {"shape": shape, "low": 0.1, "high": 1.0, "ratio": 2.0, "inside": True, "stream": 4}
 
 

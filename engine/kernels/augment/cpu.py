@@ -11,7 +11,7 @@ from engine.kernels.split import span
 TRIES = draws.TRIES
 whole, between, folded = part(draws.whole_at), part(draws.between_at), part(draws.folded_at)
 sides, span_of, share_of = part(draws.sides_at), part(draws.span_at), part(draws.share_at)
-looked = part(draws.looked_at)
+direction, looked = part(draws.direction_at), part(draws.looked_at)
 
 
 @part(forceinline=True)
@@ -102,10 +102,10 @@ def window(counter, h, w, angle, low, high, ratio, move, inside, stream, out, ta
         if inside:
             height, width = min(height, 1.0), min(width, 1.0)
             room, space = (1 - height) / 2, (1 - width) / 2
-        turn = between(turn, -angle, angle)
+        turned = direction(between(turn, -angle, angle))
         down, right = between(down, -room, room), between(right, -space, space)
         (out[r, 0], out[r, 1], out[r, 2], out[r, 3], out[r, 4],
-         out[r, 5]) = looked(h, w, height, width, turn, down, right)
+         out[r, 5]) = looked(h, w, height, width, turned, down, right)
 
 
 @part(forceinline=True)

@@ -11,7 +11,7 @@ from engine.kernels.split import LANES, block_sum
 TRIES = draws.TRIES
 whole, between, folded = device(draws.whole_at), device(draws.between_at), device(draws.folded_at)
 sides, span_of, share_of = device(draws.sides_at), device(draws.span_at), device(draws.share_at)
-looked = device(draws.looked_at)
+direction, looked = device(draws.direction_at), device(draws.looked_at)
 
 
 @device
@@ -67,7 +67,7 @@ def _window(counter, h, w, angle, low, high, ratio, move, inside, stream, out):
         if inside:
             height, width = height if height < 1 else 1.0, width if width < 1 else 1.0
             room, space = (1 - height) / 2, (1 - width) / 2
-        turned = between(turn, -angle, angle)
+        turned = direction(between(turn, -angle, angle))
         moved, shifted = between(down, -room, room), between(right, -space, space)
         (out[r, 0], out[r, 1], out[r, 2], out[r, 3], out[r, 4],
          out[r, 5]) = looked(h, w, height, width, turned, moved, shifted)

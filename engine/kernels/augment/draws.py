@@ -6,9 +6,16 @@ move with the precision.
 import math
 
 import numpy as np
+from numba import float64
+
+from engine.kernels.elementary.trigonometric import COS_EVEN, SIN_ODD
 
 HALF, WORD = np.uint64(32), 2.0 ** -32
 TRIES = 256                                  # a share of mixing is found in far fewer
+# pi/2 as the sum of three numbers: the first two have 33 digits, so that few times them is exact, fused or not
+HALF_PI = 1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21
+FARTHEST = 1000.0                            # radians of an angle, whose sine and cosine are reckoned from these
+S, C = SIN_ODD[float64], COS_EVEN[float64]
 
 
 def whole_at(word, count):
@@ -47,11 +54,29 @@ def span_at(word, length, size, inside):
     return (np.int64(0) if first < 0 else first), (size if end > size else end)
 
 
-def looked_at(h, w, height, width, angle, down, right):
+def direction_at(angle):
+    """(sine, cosine) of an angle up to FARTHEST, each within 1.5 ulp, by the polynomials of `elementary`. (A GPU's own
+    functions keep local memory for angles of any size.)
+
+    angle = n pi/2 + r, |r| <= pi/4 (Cody, Waite 1980); which of sin r and cos r is which, and the sign, says n mod 4.
+    """
+    n = math.floor(angle * (2 / math.pi) + 0.5)
+    r = ((angle - n * HALF_PI[0]) - n * HALF_PI[1]) - n * HALF_PI[2]
+    z = r * r
+    odd = S[0] + z * (S[1] + z * (S[2] + z * (S[3] + z * (S[4] + z * S[5]))))
+    even = C[0] + z * (C[1] + z * (C[2] + z * (C[3] + z * (C[4] + z * C[5]))))
+    s, c = r + r * (z * odd), 1.0 - (0.5 * z - z * z * even)
+    quadrant = np.int64(n) & 3
+    sine, cosine = (c, s) if quadrant & 1 else (s, c)
+    return (-sine if quadrant & 2 else sine), (-cosine if (quadrant + 1) & 2 else cosine)
+
+
+def looked_at(h, w, height, width, direction, down, right):
     """(a, b, c, d, e, f): a pixel (i, j) of an (h, w) image is looked up at (a i + b j + c, d i + e j + f), in a window
-    of these shares of the image, turned by an angle, whose centre is moved by these shares."""
-    a, b = height * math.cos(angle), -height * math.sin(angle)
-    d, e = width * math.sin(angle), width * math.cos(angle)
+    of these shares of the image, turned by the angle of this direction, whose centre is moved by these shares."""
+    sine, cosine = direction
+    a, b = height * cosine, -height * sine
+    d, e = width * sine, width * cosine
     middle, centre = (h - 1) / 2, (w - 1) / 2
     return (a, b, middle + down * h - a * middle - b * centre,
             d, e, centre + right * w - d * middle - e * centre)

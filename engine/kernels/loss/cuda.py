@@ -50,7 +50,7 @@ def top_and_total(row, thread, held):
 @device
 def load_row(x, begin, size, thread, threads, shared, held):
     """As `top_and_total`, of values that stay in `held`"""
-    top = shared_max(shared, load_line(x, begin, 1, size, thread, threads, held), thread)
+    top = shared_max(shared, load_line(x, begin, 1, size, thread, threads, -math.inf, held), thread)
     total = x.dtype.type(0)
     for k in range(held.size):
         total += math.exp(held[k] - top)

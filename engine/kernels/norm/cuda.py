@@ -46,9 +46,8 @@ def _row_norm(x, gamma, beta, centred, epsilon, y):
     held = cuda.shared.array(WARPS, float64)
     mean, inverse = row_moments(row, centred, epsilon, thread, held)
     for j in range(thread, row.size, cuda.blockDim.x):
-        out[j] = (row[j] - mean) * inverse * gamma[j]
-        if centred:
-            out[j] += beta[j]
+        z = (row[j] - mean) * inverse * gamma[j]
+        out[j] = z + beta[j] if centred else z
 
 
 @kernel

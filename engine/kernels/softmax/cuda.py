@@ -1,15 +1,30 @@
 """CUDA kernels of the softmax family and their launchers.
 
-A line that `line_shape` finds short enough is read once: its threads hold it in registers, a warp or a block of them.
-Longer lines are read again by each step. Where lines lie side by side (row_step > 1) and there
-are enough of them, each thread has a line of its own, so that neighbouring threads read neighbours.
+A line that `line_shape` finds short enough is read once and written once: its threads hold it in registers, a warp or a
+block of them, four neighbours at a time where their number allows it. The threads of a block meet once: each warp sums
+e = exp(x - its own largest value), then all know the largest of all, and what their e have to be multiplied by.
+Longer lines are read again by each step. Where lines lie side by side (row_step > 1) and there are enough of them, each
+thread has a line of its own, so that neighbouring threads read neighbours.
 """
 import math
 
 from numba import int32
 
-from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel, kernel_of, load1, store1
-from engine.kernels.split import WARPS, line_shape, load_line, shared_max, shared_sum
+from engine.kernels.gpu import (
+    THREADS,
+    blocks,
+    cuda,
+    device,
+    kernel,
+    kernel_of,
+    load4,
+    starts_aligned,
+    store1,
+    store4,
+    warp_max,
+    warp_sum,
+)
+from engine.kernels.split import WARP, WARPS, line_shape, load_line, shared_max, shared_sum
 
 SIDE_BY_SIDE = 32                            # lines next to each other from which on each thread takes one
 
@@ -23,25 +38,79 @@ def begin_of(line, size, columns, row_step):
     return group * columns * size + line - group * columns
 
 
+@device
+def load_fours(x, begin, size, thread, threads, beyond, held):
+    """`load_line` of a line that is made of whole fours, each a thread's."""
+    past, top = x.dtype.type(beyond), x.dtype.type(-math.inf)
+    for k in range(held.size // 4):
+        j = int32(4 * (thread + k * threads))
+        a, b, c, d = load4(x, begin + j) if j < size else (past, past, past, past)
+        held[4 * k], held[4 * k + 1], held[4 * k + 2], held[4 * k + 3] = a, b, c, d
+        top = a if a > top else top          # one by one: NaN is passed over
+        top = b if b > top else top
+        top = c if c > top else top
+        top = d if d > top else top
+    return top
+
+
+@device
+def store_fours(y, begin, size, thread, threads, held):
+    """Writes what a thread holds to where `load_fours` has it from."""
+    for k in range(held.size // 4):
+        j = int32(4 * (thread + k * threads))
+        if j < size:
+            store4(y, begin + j, held[4 * k], held[4 * k + 1], held[4 * k + 2], held[4 * k + 3])
+
+
+@device
+def store_line(y, begin, step, size, thread, threads, held):
+    """Writes what a thread holds to where `load_line` has it from."""
+    for k in range(held.size):
+        j = int32(thread + k * threads)
+        if j < size:
+            store1(y, begin + j * step, held[k])
+
+
+@device
+def met(tops, sums, top, s, thread, threads):
+    """(largest, sum of exp(x - largest)) of a line, for each of its threads, from those of each warp, in one meeting of
+    the block; tops, sums: shared arrays of one value a warp."""
+    if thread % WARP == 0:
+        tops[thread // WARP], sums[thread // WARP] = top, s
+    cuda.syncthreads()
+    lane = thread % WARP
+    there = lane < threads // WARP
+    top = tops[lane] if there else tops[0]
+    largest = warp_max(top)
+    share = sums.dtype.type(1) if top == largest else math.exp(top - largest)        # inf - inf would be NaN
+    return largest, warp_sum(sums[lane] * share if there else sums.dtype.type(0))
+
+
 @kernel_of
-def _softmax_lines(values, threads):
+def _softmax_lines(values, threads, fours):
     def softmax_lines(x, size, lines, columns, row_step, logarithm, y):
-        shared, held = cuda.shared.array(WARPS, x.dtype), cuda.local.array(values, x.dtype)
+        tops, sums = cuda.shared.array(WARPS, x.dtype), cuda.shared.array(WARPS, x.dtype)
+        held, lowest = cuda.local.array(values, x.dtype), x.dtype.type(-math.inf)
         line, thread = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y, int32(cuda.threadIdx.x)
         if line < lines:                     # a whole warp leaves
             begin, s = begin_of(line, size, columns, row_step), x.dtype.type(0)
-            top = shared_max(shared, load_line(x, begin, row_step, size, thread, threads, held), thread)
+            top = warp_max(load_fours(x, begin, size, thread, threads, -math.inf, held) if fours else
+                           load_line(x, begin, row_step, size, thread, threads, -math.inf, held))
+            base = top if top > lowest else x.dtype.type(0)          # inf - inf would be NaN
             for k in range(values):
-                held[k] -= top
-                e = math.exp(held[k])
+                e = math.exp(held[k] - base)
                 s += e
                 held[k] = held[k] if logarithm else e
-            s = shared_sum(shared, s, thread)
-            factor, shift = x.dtype.type(1) / s, math.log(s) if logarithm else s
+            s, largest = warp_sum(s), top
+            if threads > WARP:
+                largest, s = met(tops, sums, top, s, thread, threads)
+            factor, shift = math.exp(top - largest) / s, math.log(s)
             for k in range(values):
-                j = int32(thread + k * threads)
-                if j < size:
-                    store1(y, begin + j * row_step, held[k] - shift if logarithm else held[k] * factor)
+                held[k] = (held[k] - largest) - shift if logarithm else held[k] * factor
+            if fours:
+                store_fours(y, begin, size, thread, threads, held)
+            else:
+                store_line(y, begin, row_step, size, thread, threads, held)
     return softmax_lines
 
 
@@ -78,18 +147,21 @@ def _softmax_columns(x, size, columns, logarithm, y):
 
 
 @kernel_of
-def _logsumexp_lines(values, threads):
+def _logsumexp_lines(values, threads, fours):
     def logsumexp_lines(x, size, lines, columns, row_step, y):
-        shared, held = cuda.shared.array(WARPS, x.dtype), cuda.local.array(values, x.dtype)
-        line, thread, lowest = (cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y, int32(cuda.threadIdx.x),
-                                x.dtype.type(-math.inf))
+        tops, sums = cuda.shared.array(WARPS, x.dtype), cuda.shared.array(WARPS, x.dtype)
+        held, lowest = cuda.local.array(values, x.dtype), x.dtype.type(-math.inf)
+        line, thread = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y, int32(cuda.threadIdx.x)
         if line < lines:
             begin, s = begin_of(line, size, columns, row_step), x.dtype.type(0)
-            top = shared_max(shared, load_line(x, begin, row_step, size, thread, threads, held), thread)
-            top = x.dtype.type(0) if top == lowest else top
+            top = warp_max(load_fours(x, begin, size, thread, threads, -math.inf, held) if fours else
+                           load_line(x, begin, row_step, size, thread, threads, -math.inf, held))
+            base = top if top > lowest else x.dtype.type(0)
             for k in range(values):          # inf - inf would be NaN
-                s += x.dtype.type(1) if held[k] == top else math.exp(held[k] - top)
-            s = shared_sum(shared, s, thread)
+                s += x.dtype.type(1) if held[k] == base else math.exp(held[k] - base)
+            s = warp_sum(s)
+            if threads > WARP:
+                top, s = met(tops, sums, top, s, thread, threads)
             if thread == 0:
                 y[line] = lowest if s == x.dtype.type(0) else top + math.log(s)
     return logsumexp_lines
@@ -114,24 +186,28 @@ def _logsumexp_long(x, size, columns, row_step, y):
 
 
 @kernel_of
-def _softmax_grad_lines(values, threads):
+def _softmax_grad_lines(values, threads, fours):
     def softmax_grad_lines(dy, y, size, lines, columns, row_step, logarithm, dx):
         shared = cuda.shared.array(WARPS, y.dtype)
         given, made = cuda.local.array(values, y.dtype), cuda.local.array(values, y.dtype)
         line, thread = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y, int32(cuda.threadIdx.x)
         if line < lines:
             begin, s = begin_of(line, size, columns, row_step), y.dtype.type(0)
+            if fours:
+                load_fours(dy, begin, size, thread, threads, 0, given)
+                load_fours(y, begin, size, thread, threads, 0, made)
+            else:
+                load_line(dy, begin, row_step, size, thread, threads, 0, given)
+                load_line(y, begin, row_step, size, thread, threads, 0, made)
             for k in range(values):
-                j = int32(thread + k * threads)
-                given[k] = load1(dy, begin + j * row_step) if j < size else y.dtype.type(0)
-                made[k] = load1(y, begin + j * row_step) if j < size else y.dtype.type(0)
                 s += given[k] if logarithm else given[k] * made[k]
             s = shared_sum(shared, s, thread)
             for k in range(values):
-                j = int32(thread + k * threads)
-                if j < size:
-                    store1(dx, begin + j * row_step, given[k] - math.exp(made[k]) * s if logarithm else
-                           made[k] * (given[k] - s))
+                given[k] = given[k] - math.exp(made[k]) * s if logarithm else made[k] * (given[k] - s)
+            if fours:
+                store_fours(dx, begin, size, thread, threads, given)
+            else:
+                store_line(dx, begin, row_step, size, thread, threads, given)
     return softmax_grad_lines
 
 
@@ -157,12 +233,17 @@ def _softmax_grad_columns(dy, y, size, columns, logarithm, dx):
             dx[k] = dy[k] - math.exp(y[k]) * s if logarithm else y[k] * (dy[k] - s)
 
 
+def in_fours(size, row_step, values, *arrays):
+    """Whether each thread can take its values four neighbours at a time."""
+    return bool(row_step == 1 and size % 4 == 0 and values % 4 == 0 and all(map(starts_aligned, arrays)))
+
+
 def softmax_cuda(x, size, columns, row_step, logarithm, y):
     lines, (threads, values, together) = x.size // size, line_shape(size, x.dtype.itemsize)
     if row_step > 1 and columns >= SIDE_BY_SIDE:
         _softmax_columns[blocks(lines), THREADS](x, size, columns, logarithm, y)
     elif values:
-        made = _softmax_lines(values, threads, x.dtype)
+        made = _softmax_lines(values, threads, in_fours(size, row_step, values, x, y), x.dtype)
         made[blocks(lines, together), (threads, together)](x, size, lines, columns, row_step, logarithm, y)
     else:
         _softmax_long[lines, threads](x, size, columns, row_step, logarithm, y)
@@ -171,7 +252,7 @@ def softmax_cuda(x, size, columns, row_step, logarithm, y):
 def logsumexp_cuda(x, size, columns, row_step, y):
     threads, values, together = line_shape(size, y.dtype.itemsize)
     if values:
-        made = _logsumexp_lines(values, threads, x.dtype)
+        made = _logsumexp_lines(values, threads, in_fours(size, row_step, values, x), x.dtype)
         made[blocks(y.size, together), (threads, together)](x, size, y.size, columns, row_step, y)
     else:
         _logsumexp_long[y.size, threads](x, size, columns, row_step, y)
@@ -182,7 +263,7 @@ def softmax_grad_cuda(dy, y, size, columns, row_step, logarithm, dx):
     if row_step > 1 and columns >= SIDE_BY_SIDE:
         _softmax_grad_columns[blocks(lines), THREADS](dy, y, size, columns, logarithm, dx)
     elif values:
-        made = _softmax_grad_lines(values, threads, y.dtype)
+        made = _softmax_grad_lines(values, threads, in_fours(size, row_step, values, dy, y, dx), y.dtype)
         made[blocks(lines, together), (threads, together)](dy, y, size, lines, columns, row_step, logarithm, dx)
     else:
         _softmax_grad_long[lines, threads](dy, y, size, columns, row_step, logarithm, dx)
