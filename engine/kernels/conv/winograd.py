@@ -49,6 +49,7 @@ A, B = 0.75, 1.5                             # the points are 0, A, -A, B, -B an
 A2, B2, A3, B3 = A ** 2, B ** 2, A ** 3, B ** 3
 BOTH, SUM = A2 * B2, A2 + B2
 PLACES, SIDE, OUT, TAPS = 36, 6, 4, 3
+ROWS_AHEAD = 4                               # rows of weights asked for before they are used
 # values at the points, each divided by the product of its distances to the others
 G0, GA, GB = 1 / BOTH, 1 / (2 * A2 * (A2 - B2)), 1 / (2 * B2 * (B2 - A2))
 GA1, GA2, GB1, GB2 = GA * A, GA * A2, GB * B, GB * B2
@@ -244,7 +245,7 @@ def convolve_tiles(first, tiles, n, image, grid, pad, weights, made, place, star
         for j in range(0, n, columns):
             cols = least(columns, n - j)
             for p in range(0, k, kc):
-                steps, of, since = least(kc, k - p), u + (j // width * u_strip + p * width), (m, ldm, 1)
+                steps, of = least(kc, k - p), u + (j // width * u_strip + p * width)
                 if fresh:
                     of = u
                     weight_rows(weights, p, steps, j, cols, of, u_strip, each, u + PLACES * each)
@@ -279,9 +280,12 @@ def weight_line(left, middle, right, u, each):
 
 
 @part
-def weight_vector(w, tap, u, each):
-    """u[place * each] = G g G^T for one vector of channels of the weights g, their taps `tap` apart."""
+def weight_vector(w, tap, far, u, each):
+    """u[place * each] = G g G^T for one vector of channels of the weights g, their taps `tap` apart; asks for those
+    `far` behind: a few values of each of many distant rows, which no processor foresees."""
     t = tile(1, 1, w)
+    for number in range(TAPS * TAPS):
+        prefetch(t, w + (number * tap + far), 0, 1)
     a0, a1, a2, a3, a4, a5 = of_weights(tile_load(t, w, 0), tile_load(t, w + 3 * tap, 0), tile_load(t, w + 6 * tap, 0))
     w += tap
     b0, b1, b2, b3, b4, b5 = of_weights(tile_load(t, w, 0), tile_load(t, w + 3 * tap, 0), tile_load(t, w + 6 * tap, 0))
@@ -314,7 +318,7 @@ def weight_rows(weights, row, rows, column, columns, u, u_strip, each, turned):
             at, at_row, at_tap = turned, columns, lanes * columns
         for k in range(lanes):
             for j in range(0, columns, lanes):
-                weight_vector(at + (k * at_row + j), at_tap,
+                weight_vector(at + (k * at_row + j), at_tap, ROWS_AHEAD * at_row,
                               u + (j // width * u_strip + (piece + k) * width + j % width), each)
 
 
