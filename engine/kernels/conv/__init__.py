@@ -164,7 +164,7 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
     if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype):
         return cpu.WINOGRAD, *plan_winograd(output[0] * -(-output[1] // 4) * -(-output[2] // 4), channels, n, dtype,
                                             threads)
-    if pays_lines(w[:2], geometry(a), channels, n, dtype):
+    if pays_lines(w[:2], geometry(a), channels, n, dtype, back):
         planned = plan_lines_back if back else plan_lines
         return cpu.LINES, *planned(w, geometry(a), image, output, dtype, threads)
     gather = not is_matrix(image, w[:2], output, a)

@@ -215,13 +215,16 @@ def lines_at_once(w, numbers, x, y, beside, dtype):
     return block, ((block - 1) * stride_h + (w[0] - 1) * dilation_h + 1) * line + 2 * lanes(dtype)
 
 
-def pays_lines(kernel, numbers, c, o, dtype):
+def pays_lines(kernel, numbers, c, o, dtype, back=False):
     """Whether a convolution, or its gradient by the weights, reads lines where they lie: few channels, so that a
-    panel's pixels are near each other, and weights that stay in L2."""
-    _, stride_w, _, _, _, dilation_w, groups = numbers
-    size = np.dtype(dtype).itemsize
-    return (groups == dilation_w == 1 and kernel != (1, 1) and stride_w * c * size <= NEAR_LINE
-            and math.prod(kernel) * c * o * size <= cache_bytes(2) // 4)
+    panel's pixels are near each other, and weights that stay in L2. `back`: or its gradient by the input, of which each
+    phase of a stride is a convolution of stride 1 with its own taps."""
+    stride_h, stride_w, _, _, dilation_h, dilation_w, groups = numbers
+    size, taps, step = np.dtype(dtype).itemsize, math.prod(kernel), stride_w
+    if back:
+        taps, step = ceil(kernel[0], stride_h // math.gcd(stride_h, dilation_h)) * ceil(kernel[1], stride_w), 1
+    return (groups == dilation_w == 1 and kernel != (1, 1) and step * c * size <= NEAR_LINE
+            and taps * c * o * size <= cache_bytes(2) // 4)
 
 
 def pays_narrow(kernel, numbers, c, o, dtype):
