@@ -135,10 +135,10 @@ def test_ways():
     assert way((3, 17, 18, 32), (3, 3), 48) == cpu.WINOGRAD
     assert way((3, 17, 18, 32), (3, 3), 48, stride=(2, 2)) == cpu.LINES
     assert way((3, 17, 18, 32), (3, 3), 47) == cpu.LINES
-    assert way((1, 7, 7, 32), (3, 3), 48) == cpu.WINOGRAD
-    assert way((1, 5, 4, 32), (3, 3), 48) == cpu.LINES
+    assert way((1, 7, 7, 32), (3, 3), 48) == cpu.LINES
+    assert way((2, 7, 7, 32), (3, 3), 48) == cpu.WINOGRAD
     assert way((1, 7, 7, 32), (3, 3), 48, dilation=(1, 2)) == cpu.PRODUCT
-    assert way((1, 6, 5, 256), (3, 3), 48) == cpu.PRODUCT
+    assert way((1, 7, 7, 256), (3, 3), 48) == cpu.PRODUCT
     assert way((3, 17, 18, 32), (3, 3), 32, groups=32) == cpu.DEPTHWISE
     assert way((3, 17, 18, 32), (3, 3), 64, groups=2) == cpu.PRODUCT
 
