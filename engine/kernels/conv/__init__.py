@@ -30,6 +30,7 @@ from engine.kernels.conv.blocking import (
     pays_lines,
     pays_narrow,
     pays_winograd,
+    pays_winograd_weights,
     plan_lines,
     plan_lines_back,
     plan_lines_weights,
@@ -160,10 +161,10 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
     if is_deep(w, groups):
         tasks = tasks_for(SLOW * math.prod(output) * w[0] * w[1], threads)
         return cpu.DEPTHWISE, tasks, (Spec((0,), dtype), Spec((tasks * 128,), dtype)), Blocking(1, 1, 1, 0, 0, 1)
-    if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype, a.get("kept", False)):
+    if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype):
         return cpu.WINOGRAD, *plan_winograd(output[0] * -(-output[1] // 4) * -(-output[2] // 4), channels, n, dtype,
                                             threads)
-    if pays_lines(w[:2], geometry(a), channels, n, dtype):
+    if pays_lines(w[:2], geometry(a), channels, n, dtype, back):
         planned = plan_lines_back if back else plan_lines
         return cpu.LINES, *planned(w, geometry(a), image, output, dtype, threads)
     gather = not is_matrix(image, w[:2], output, a)
@@ -196,7 +197,7 @@ def input_gradient_arrange(inputs, outputs, attributes, threads):
     else:
         way, tasks, work, numbers = plan(m, w[2], taps * w[3] // attributes["groups"], dy, w, dx.shape, attributes,
                                          True, dx.dtype, threads)
-    work = Spec((0 if way == cpu.DEPTHWISE else turned_values(w, dx.dtype),), dx.dtype), *work
+    work = Spec((turned_values(w, dx.dtype) if way in cpu.TURNING else 0,), dx.dtype), *work
     parts = cuda.parts_spec("input", dx.shape, w, dy, attributes["groups"], attributes["stride"],
                             attributes["dilation"], dx.dtype)
     return Arrangement(tuple(s.shape for s in inputs), (dx.shape,), (*geometry(attributes), *f), work, (*numbers, way),
@@ -209,7 +210,7 @@ def weight_gradient_arrange(inputs, outputs, attributes, threads):
     if is_deep(dw.shape, groups):
         way, tasks, work = cpu.DEPTHWISE, tasks_for(pixels * dw.size, threads), (Spec((0,), dw.dtype),) * 2
         numbers = Blocking(1, 1, 1, 0, 0, 1)
-    elif pays_winograd(dw.shape[:2], geometry(attributes), k, dy[3], dy[0], dy[1:3], dw.dtype):
+    elif pays_winograd_weights(dw.shape[:2], geometry(attributes), k, dy[3], dy[0], dy[1:3], dw.dtype):
         way = cpu.WINOGRAD
         tiles = dy[0] * -(-dy[1] // 4) * -(-dy[2] // 4)
         tasks, work, numbers = plan_winograd_weights(tiles, k, dy[3], dw.dtype, threads)

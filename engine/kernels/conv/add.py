@@ -40,7 +40,7 @@ def conv2d_add_reference(x, w, bias, beside, stride, padding, dilation, groups, 
 def add_weights(x, w, bias, beside, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks,
                 way, task, tasks):
     """First phase: the weights as the way wants them."""
-    prepare(w, groups, u, kc, pack, way, task, tasks)
+    prepare(w, groups, u, kc, ns, pack, way, task, tasks)
 
 
 @part

@@ -28,8 +28,10 @@ PACKED_FROM = 160                            # rows of a task from which a copy 
 LONGEST = 4096                               # bytes of a k block
 ALIKE = 1.05                                 # so much longer may tasks take that share the rows: they read images once
 SLOW = 4                                     # multiply-adds of a product in the time of one of a depthwise convolution
-FEWEST_TILES, MOST_WASTE = 48, 1.8            # of Winograd's: tiles, and outputs computed for each one that is there
-FEWEST_KEPT = 12                             # tiles where the weights' transform is kept
+WEIGHT_TILE, IMAGE_TILE = 300, 220           # multiply-adds in the time of a transform of one tile, Winograd's
+FEWEST_TILES, MOST_WASTE = 48, 1.8           # of his for gradients: tiles, and values computed for each that is there
+NEAR_PLACES = 5 / 8                          # of L2: weights at the 36 places that stay there
+FRESH_ROWS, FRESH_STRIPS, FRESH_TILES = 64, 2, 96            # of a block of weights at the places, and of tiles beside
 FEWEST_SUMMED = 96                           # tiles of a block of a gradient, also where its sums leave the L2 cache
 WIDEST = 8                                   # strips of a gradient's columns that are summed together
 NEAR = 256                                   # bytes from pixel to pixel up to which the image is read in place
@@ -115,16 +117,29 @@ def plan_weights(m, n, k, gather, dtype, threads, groups=1):
 
 
 def plan_winograd(tiles, k, n, dtype, threads):
-    """(tasks, Specs of the work arrays, numbers) of a convolution by Winograd's method: `mc` tiles are a block."""
+    """(tasks, Specs of the work arrays, numbers) of a convolution by Winograd's method: `mc` tiles are a block, and of
+    these `ns` strips of channels. Weights whose 36 places stay in L2 are brought there once (pack 2), others a block of
+    `kc` rows at a time: that takes less time than to read four times as many values from afar."""
     dtype = np.dtype(dtype)
-    lane = lanes(dtype)
-    few = tiles < ROWS * threads             # tasks share the columns (`cpu.by_tiles`)
-    tasks = least(threads, ceil(n, 2 * lane) if few else ceil(tiles, ROWS))
-    fit = cache_bytes(2) * 5 // 8 // (PLACES * (k + n + 2 * lane) * dtype.itemsize)
-    block = up(near_equal(tiles if few else ceil(tiles, tasks), max(8 * ROWS, fit // ROWS * ROWS)), ROWS)
-    values = 2 * WIDE * lane + PLACES * (lane + k + lane + block * (k + n + 2 * lane) + 2 * lane)
-    return (tasks, (Spec((PLACES * k * up(n, 2 * lane),), dtype), Spec((tasks * values,), dtype)),
-            Blocking(1, block, 1, 0, 0, tasks))
+    lane, size, l2 = lanes(dtype), dtype.itemsize, cache_bytes(2)
+    width = 2 * lane
+    strips, near = ceil(n, width), PLACES * k * n * size <= l2 * NEAR_PLACES
+    few = tiles < ROWS * threads or not near and tiles < n
+    n_tasks = least(threads, strips) if few else 1
+    m_tasks = 1 if few else least(threads, ceil(tiles, ROWS))
+    if near:
+        kc, ns, beside, fit = k, ceil(strips, n_tasks), 0, l2 * 5 // 8 // (PLACES * (k + n + width) * size)
+    else:
+        kc, ns = up(near_equal(k, FRESH_ROWS), lane), least(FRESH_STRIPS, ceil(strips, n_tasks))
+        beside = PLACES * (ns * kc * width + lane) + TAPS * TAPS * lane * ns * width
+        fit = FRESH_TILES
+    block = up(near_equal(ceil(tiles, m_tasks), max(8 * ROWS, fit // ROWS * ROWS)), ROWS)
+    values = (2 * WIDE * lane + PLACES * (lane + k + lane + block * (k + lane + ns * width + lane) + 2 * lane)
+              + max(beside, TAPS * TAPS * lane * ns * width))
+    u = PLACES * k * strips * width if near else 0
+    tasks = m_tasks * n_tasks
+    return (tasks, (Spec((u,), dtype), Spec((tasks * values,), dtype)),
+            Blocking(kc, block, ns, 2 if near else 0, 0, m_tasks))
 
 
 def plan_winograd_weights(tiles, k, n, dtype, threads):
@@ -200,13 +215,16 @@ def lines_at_once(w, numbers, x, y, beside, dtype):
     return block, ((block - 1) * stride_h + (w[0] - 1) * dilation_h + 1) * line + 2 * lanes(dtype)
 
 
-def pays_lines(kernel, numbers, c, o, dtype):
+def pays_lines(kernel, numbers, c, o, dtype, back=False):
     """Whether a convolution, or its gradient by the weights, reads lines where they lie: few channels, so that a
-    panel's pixels are near each other, and weights that stay in L2."""
-    _, stride_w, _, _, _, dilation_w, groups = numbers
-    size = np.dtype(dtype).itemsize
-    return (groups == dilation_w == 1 and kernel != (1, 1) and stride_w * c * size <= NEAR_LINE
-            and math.prod(kernel) * c * o * size <= cache_bytes(2) // 4)
+    panel's pixels are near each other, and weights that stay in L2. `back`: or its gradient by the input, of which each
+    phase of a stride is a convolution of stride 1 with its own taps."""
+    stride_h, stride_w, _, _, dilation_h, dilation_w, groups = numbers
+    size, taps, step = np.dtype(dtype).itemsize, math.prod(kernel), stride_w
+    if back:
+        taps, step = ceil(kernel[0], stride_h // math.gcd(stride_h, dilation_h)) * ceil(kernel[1], stride_w), 1
+    return (groups == dilation_w == 1 and kernel != (1, 1) and step * c * size <= NEAR_LINE
+            and taps * c * o * size <= cache_bytes(2) // 4)
 
 
 def pays_narrow(kernel, numbers, c, o, dtype):
@@ -215,13 +233,28 @@ def pays_narrow(kernel, numbers, c, o, dtype):
     return groups == dilation_w == 1 and 2 * c <= lanes(np.dtype(dtype)) and o >= 4 and kernel[1] * c >= 4
 
 
-def pays_winograd(kernel, numbers, k, n, images, output, dtype, kept=False):
-    """Whether a convolution (its geometry in `numbers`) goes by Winograd's method: 3x3, of stride 1, whole vectors of
-    channels, and so many pixels that the weights' transform (reading it, where it is kept) is little beside them."""
+def fits_winograd(kernel, numbers, k, n, dtype):
+    """Whether Winograd's method computes a convolution (its geometry in `numbers`): 3x3, of stride 1, whole vectors of
+    channels."""
     stride_h, stride_w, _, _, dilation_h, dilation_w, groups = numbers
-    tiles, lane = images * ceil(output[0], OUT) * ceil(output[1], OUT), lanes(np.dtype(dtype))
+    lane = lanes(np.dtype(dtype))
     return (kernel == (TAPS, TAPS) and stride_h == stride_w == dilation_h == dilation_w == groups == 1
-            and k % lane == n % lane == 0 and tiles >= (FEWEST_KEPT if kept else FEWEST_TILES)
+            and k % lane == n % lane == 0)
+
+
+def pays_winograd(kernel, numbers, k, n, images, output, dtype):
+    """Whether a convolution, or a gradient by the input, goes by Winograd's method: where it saves more multiply-adds
+    for each weight than its transforms cost."""
+    if not fits_winograd(kernel, numbers, k, n, dtype):
+        return False
+    tiles, pixels = images * ceil(output[0], OUT) * ceil(output[1], OUT), images * output[0] * output[1]
+    return WEIGHT_TILE + tiles * (PLACES + IMAGE_TILE / n + IMAGE_TILE / k) < TAPS * TAPS * pixels
+
+
+def pays_winograd_weights(kernel, numbers, k, n, images, output, dtype):
+    """The same of a gradient by the weights, which has sums to read and write at every place."""
+    tiles = images * ceil(output[0], OUT) * ceil(output[1], OUT)
+    return (fits_winograd(kernel, numbers, k, n, dtype) and tiles >= FEWEST_TILES
             and tiles * OUT * OUT <= MOST_WASTE * images * output[0] * output[1])
 
 

@@ -36,10 +36,11 @@ from engine.kernels.matmul.tiles import (
     narrow_strip,
     padded,
 )
-from engine.kernels.simd import ROWS, hook, lanes_of, part, pointer, tile, tile_load, tile_store, unit
+from engine.kernels.simd import hook, lanes_of, part, pointer, tile, tile_load, tile_store, unit
 from engine.kernels.split import span
 
 PRODUCT, DEPTHWISE, WINOGRAD, NARROW, LINES = 0, 1, 2, 3, 4         # the ways of a convolution
+TURNING = PRODUCT, NARROW, LINES             # that want a gradient's weights turned before
 
 
 @part
@@ -153,19 +154,29 @@ def forward(x, w, geometry, y, u, start, end, own, kc, mc, ns, pack, gather, m_t
 
 
 @part
-def by_tiles(x, k, n, y, pad, u, start, end, own, mc, task, tasks):
-    """A task's tiles of y = start + conv(x, w), w in `u`; where they are few, all tiles of a task's channels."""
+def by_tiles(x, weights, n, y, pad, u, start, end, own, kc, mc, ns, pack, m_tasks, task, tasks):
+    """A task's tiles or channels of y = start + conv(x, weights); pack 2: their places are in `u`."""
     number, p, q, _ = y.shape
-    lanes = lanes_of(own)
-    tiles, j, columns = number * ((p + 3) // 4) * ((q + 3) // 4), 0, n
-    first, count = span(tiles, task, tasks)
-    if tiles < ROWS * tasks:
-        _, _, j, columns = task_rectangle(1, n, 1, task, 1, tasks, lanes)
-        first, count = 0, tiles
-    zero = zeros(own, lanes)
-    convolve_tiles(first, count, n, columns, (pointer(x), x.shape[1], x.shape[2], k), (p, q), pad, pointer(u) + j * k,
-                   (pointer(y) + j, p, q, n), (start[0] + j * start[2], start[1], start[2]), moved(end, 0, j), zero,
-                   own + WIDE * lanes, mc)
+    lanes, k = lanes_of(own), x.shape[3]
+    width = 2 * lanes
+    zero, tiles = zeros(own, lanes), number * ((p + 3) // 4) * ((q + 3) // 4)
+    _, _, j, columns = task_rectangle(1, n, 1, task % (tasks // m_tasks), 1, tasks // m_tasks, lanes)
+    first, count = span(tiles, task // (tasks // m_tasks), m_tasks)
+    made = pointer(u), 0, 0
+    if pack == 2:
+        made = pointer(u) + j * k, k * padded(n, width), k * width
+    w, w_row, w_tap, back = weights
+    convolve_tiles(first, count, columns, (pointer(x), x.shape[1], x.shape[2], k), (p, q), pad,
+                   (w + (j * w_row if back else j), w_row, w_tap, back), made, (pointer(y) + j, p, q, n),
+                   (start[0] + j * start[2], start[1], start[2]), moved(end, 0, j), zero, own + WIDE * lanes, mc, kc,
+                   ns)
+
+
+@part
+def turned_taps(w):
+    """The weights of a gradient by the input, for `by_tiles`."""
+    _, _, c, o = w.shape
+    return pointer(w) + 8 * c * o, o, -c * o, 1
 
 
 @part
@@ -185,10 +196,11 @@ def packed_strips(w, groups, kc, u, task, tasks):
 
 
 @part
-def prepare(w, groups, u, kc, pack, way, task, tasks):
+def prepare(w, groups, u, kc, ns, pack, way, task, tasks):
     """The weights as the way wants them."""
-    if way == WINOGRAD:
-        weight_tiles(pointer(w), w.shape[2], w.shape[3], pointer(u), task, tasks)
+    _, _, c, o = w.shape
+    if way == WINOGRAD and pack == 2:
+        weight_tiles((pointer(w), o, c * o, 0), c, o, pointer(u), ns, pointer(u), task, tasks)
     elif way == PRODUCT and pack == 2:
         packed_strips(w, groups, kc, u, task, tasks)
 
@@ -200,7 +212,9 @@ def forth(x, w, geometry, y, u, start, end, own, numbers, task, tasks):
     if way == DEPTHWISE:
         depthwise(x, w, geometry, y, start, end, task, tasks)
     elif way == WINOGRAD:
-        by_tiles(x, w.shape[2], w.shape[3], y, (geometry[2], geometry[3]), u, start, end, own, mc, task, tasks)
+        _, _, c, o = w.shape
+        by_tiles(x, (pointer(w), o, c * o, 0), o, y, (geometry[2], geometry[3]), u, start, end, own, kc, mc, ns, pack,
+                 m_tasks, task, tasks)
     elif way == LINES:
         by_lines(x, w, geometry, y, start, end, own, mc, task, tasks)
     else:
@@ -211,7 +225,7 @@ def forth(x, w, geometry, y, u, start, end, own, numbers, task, tasks):
 def conv2d_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks, way,
                    task, tasks):
     """First phase: the weights as the way wants them."""
-    prepare(w, groups, u, kc, pack, way, task, tasks)
+    prepare(w, groups, u, kc, ns, pack, way, task, tasks)
 
 
 @part
@@ -228,7 +242,7 @@ def conv2d_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, 
 def plain_weights(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns, pack, gather, m_tasks, way, task,
                   tasks):
     """First phase: the weights as the way wants them."""
-    prepare(w, groups, u, kc, pack, way, task, tasks)
+    prepare(w, groups, u, kc, ns, pack, way, task, tasks)
 
 
 @part
@@ -278,7 +292,7 @@ def back(dy, w, geometry, dx, turned, u, start, end, own, numbers, task, tasks):
         depthwise_input_gradient(dy, w, geometry, dx, start, end, task, tasks)
     elif way == WINOGRAD:
         pad = w.shape[0] - 1 - geometry[2], w.shape[1] - 1 - geometry[3]
-        by_tiles(dy, w.shape[3], w.shape[2], dx, pad, u, start, end, own, mc, task, tasks)
+        by_tiles(dy, turned_taps(w), w.shape[2], dx, pad, u, start, end, own, kc, mc, ns, pack, m_tasks, task, tasks)
     elif way == LINES:
         back_by_lines(dy, w, geometry, dx, turned, start, end, own, mc, task, tasks)
     elif way == NARROW:
@@ -292,29 +306,22 @@ def back(dy, w, geometry, dx, turned, u, start, end, own, numbers, task, tasks):
 
 
 @part
-def turn(w, h, width, geometry, turned, way, task, tasks):
+def turn(w, h, width, geometry, turned, u, own, ns, pack, way, task, tasks):
     """The weights as the way wants them."""
     if way == NARROW:
         transposed_weights(pointer(w), w.shape[0] * w.shape[1] * w.shape[2], w.shape[3], pointer(turned), task, tasks)
-    elif way == WINOGRAD:
-        turn_weights(w, h, width, geometry, turned, w.shape[2], task, tasks)
+    elif way == WINOGRAD and pack == 2:
+        weight_tiles(turned_taps(w), w.shape[3], w.shape[2], pointer(u), ns, own, task, tasks)
     elif way == PRODUCT or way == LINES:
-        turn_weights(w, h, width, geometry, turned, 2 * lanes_of(pointer(w)), task, tasks)
+        turn_weights(w, h, width, geometry, turned, task, tasks)
 
 
 @part
 def input_gradient_turn(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u, work, kc, mc, ns, pack, gather,
                         m_tasks, way, task, tasks):
     """First phase: the weights, turned."""
-    turn(w, dx.shape[1], dx.shape[2], (sh, sw, top, left, dh, dw, groups), turned, way, task, tasks)
-
-
-@part
-def input_gradient_weights(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u, work, kc, mc, ns, pack, gather,
-                           m_tasks, way, task, tasks):
-    """Second phase: the turned weights' tiles."""
-    if way == WINOGRAD:
-        weight_tiles(pointer(turned), w.shape[3], w.shape[2], pointer(u), task, tasks)
+    turn(w, dx.shape[1], dx.shape[2], (sh, sw, top, left, dh, dw, groups), turned, u,
+         pointer(work) + work.shape[0] // tasks * task, ns, pack, way, task, tasks)
 
 
 @part
@@ -330,15 +337,8 @@ def input_gradient_kernel(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, 
 def transpose_turn(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
                    m_tasks, way, task, tasks):
     """First phase of a transposed convolution: the weights, turned."""
-    turn(w, y.shape[1], y.shape[2], (sh, sw, top, left, dh, dw, groups), turned, way, task, tasks)
-
-
-@part
-def transpose_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
-                      m_tasks, way, task, tasks):
-    """Second phase: the turned weights' tiles."""
-    if way == WINOGRAD:
-        weight_tiles(pointer(turned), w.shape[3], w.shape[2], pointer(u), task, tasks)
+    turn(w, y.shape[1], y.shape[2], (sh, sw, top, left, dh, dw, groups), turned, u,
+         pointer(work) + work.shape[0] // tasks * task, ns, pack, way, task, tasks)
 
 
 @part
@@ -353,5 +353,5 @@ def transpose_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned
 
 CONV2D_PHASES = conv2d_weights, conv2d_kernel
 CONV2D_PLAIN_PHASES = plain_weights, plain_kernel
-INPUT_GRADIENT_PHASES = input_gradient_turn, input_gradient_weights, input_gradient_kernel
-TRANSPOSE_PHASES = transpose_turn, transpose_weights, transpose_kernel
+INPUT_GRADIENT_PHASES = input_gradient_turn, input_gradient_kernel
+TRANSPOSE_PHASES = transpose_turn, transpose_kernel

@@ -65,12 +65,13 @@ def turned_place(r, s, w_shape, h, width, geometry):
 
 
 @part
-def turn_weights(w, h, width, geometry, turned, strip, task, tasks):
+def turn_weights(w, h, width, geometry, turned, task, tasks):
     """turned[group, phase, strip of c, taps, o, c] = w[tap, c, o]: the weights of the convolutions that dx consists of,
-    in strips of so many columns, as products like to read them."""
+    in strips of two vectors, as products like to read them."""
     r, s, channels, o = w.shape
-    wide = padded(channels, strip)
     groups, lanes = geometry[6], lanes_of(pointer(w))
+    strip = 2 * lanes
+    wide = padded(channels, strip)
     n = o // groups
     pieces = (n + TURN - 1) // TURN
     first, count = span(groups * r * s * pieces, task, tasks)

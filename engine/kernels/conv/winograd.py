@@ -22,16 +22,37 @@ A block of tiles at a time goes through all three steps while it stays in a cach
 import numpy as np
 
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
-from engine.kernels.matmul.tiles import AHEAD, SPREAD, ended, full_strips, least, narrow_strip, padded
-from engine.kernels.simd import broadcast, lanes_of, part, tile, tile_fma, tile_load, tile_store
+from engine.kernels.matmul.tiles import (
+    AHEAD,
+    SPREAD,
+    copy_transposed,
+    ended,
+    full_strips,
+    least,
+    moved,
+    narrow_strip,
+    padded,
+)
+from engine.kernels.simd import (
+    broadcast,
+    lanes_of,
+    part,
+    prefetch,
+    tile,
+    tile_fma,
+    tile_load,
+    tile_store,
+)
 from engine.kernels.split import span
 
 A, B = 0.75, 1.5                             # the points are 0, A, -A, B, -B and infinity
 A2, B2, A3, B3 = A ** 2, B ** 2, A ** 3, B ** 3
 BOTH, SUM = A2 * B2, A2 + B2
 PLACES, SIDE, OUT, TAPS = 36, 6, 4, 3
+ROWS_AHEAD = 4                               # rows of weights asked for before they are used
 # values at the points, each divided by the product of its distances to the others
 G0, GA, GB = 1 / BOTH, 1 / (2 * A2 * (A2 - B2)), 1 / (2 * B2 * (B2 - A2))
+GA1, GA2, GB1, GB2 = GA * A, GA * A2, GB * B, GB * B2
 WEIGHT_POINTS = np.array([[G0, 0, 0], [GA, GA * A, GA * A2], [GA, -GA * A, GA * A2], [GB, GB * B, GB * B2],
                           [GB, -GB * B, GB * B2], [0, 0, 1]])
 
@@ -201,44 +222,115 @@ def at_place(rows, n, steps, left, right, out, start, ahead):
 
 
 @part
-def convolve_tiles(first, tiles, n, columns, image, grid, pad, weights, place, start, end, zero, work, block):
-    """Tiles first .. first + tiles - 1 of start + conv(image, weights), for `columns` of the n output channels."""
+def convolve_tiles(first, tiles, n, image, grid, pad, weights, made, place, start, end, zero, work, block, kc, strips):
+    """Tiles first .. first + tiles - 1 of start + conv(image, weights), n channels: `block` tiles at a time, and of
+    these `strips` strips of channels. `made`: the weights at the 36 places, values from place to place, from strip to
+    strip; or 0 values: a block of weights, `kc` rows, is then brought there as often as it is used, on the way from
+    `weights` (see `weight_rows`)."""
     lanes, k = lanes_of(work), image[3]
-    ld, ldm = k + lanes, columns + lanes
-    apart, apart_m, each = block * ld + lanes, block * ldm + lanes, k * padded(n, 2 * lanes)
+    width, fresh = 2 * lanes, made[1] == 0
+    u, each, u_strip = made
+    columns = least(n, strips * width)
+    ld, ldm = k + lanes, padded(columns, width) + lanes
+    apart, apart_m = block * ld + lanes, block * ldm + lanes
     held, edge = work, work + PLACES * lanes
     v = edge + PLACES * (k + lanes)
     m = v + PLACES * apart
+    if fresh:
+        u, u_strip = m + PLACES * apart_m, kc * width
+        each = strips * u_strip + lanes      # places at a distance that no cache minds
     for i in range(first, first + tiles, block):
         count = least(block, first + tiles - i)
         image_tiles(image, k, grid, pad, SIDE, (0, SIDE), i, count, v, ld, apart, edge, held)
-        for at in range(PLACES):
-            at_place(count, columns, k, (v + at * apart, ld, 1), (weights + at * each, 2 * lanes, k * 2 * lanes),
-                     (m + at * apart_m, ldm), zero, (each, least(count, SPREAD)))
-        output_tiles(i, count, columns, m, ldm, apart_m, start, end, place, grid, held)
+        for j in range(0, n, columns):
+            cols = least(columns, n - j)
+            for p in range(0, k, kc):
+                steps, of = least(kc, k - p), u + (j // width * u_strip + p * width)
+                if fresh:
+                    of = u
+                    weight_rows(weights, p, steps, j, cols, of, u_strip, each, u + PLACES * each)
+                for at in range(PLACES):
+                    since = m + at * apart_m, ldm, 1
+                    if p == 0:
+                        since = zero
+                    at_place(count, cols, steps, (v + (at * apart + p), ld, 1), (of + at * each, width, u_strip),
+                             (m + at * apart_m, ldm), since, (each, least(count, SPREAD)))
+            output_tiles(i, count, cols, m, ldm, apart_m, (start[0] + j * start[2], start[1], start[2]),
+                         moved(end, 0, j), (place[0] + j, place[1], place[2], place[3]), grid, held)
 
 
 @part
-def weight_tiles(w, k, n, u, task, tasks):
-    """u[place, strip of n, k, column] = G g G^T of weights (3, 3, k, n), in strips of two vectors as products like to
-    read them; a task's rows."""
-    lanes, t = lanes_of(w), tile(1, 1, w)
+def of_weights(g0, g1, g2):
+    """G g for one line of three: six tiles."""
+    even_a, odd_a = plus(times(g0, GA), g2, GA2), times(g1, GA1)
+    even_b, odd_b = plus(times(g0, GB), g2, GB2), times(g1, GB1)
+    return times(g0, G0), even_a + odd_a, even_a - odd_a, even_b + odd_b, even_b - odd_b, g2
+
+
+@part
+def weight_line(left, middle, right, u, each):
+    """One line of six places."""
+    first, second, third, fourth, fifth, sixth = of_weights(left, middle, right)
+    tile_store(first, u, 0)
+    tile_store(second, u + each, 0)
+    tile_store(third, u + 2 * each, 0)
+    tile_store(fourth, u + 3 * each, 0)
+    tile_store(fifth, u + 4 * each, 0)
+    tile_store(sixth, u + 5 * each, 0)
+
+
+@part
+def weight_vector(w, tap, far, u, each):
+    """u[place * each] = G g G^T for one vector of channels of the weights g, their taps `tap` apart; asks for those
+    `far` behind: a few values of each of many distant rows, which no processor foresees."""
+    t = tile(1, 1, w)
+    for number in range(TAPS * TAPS):
+        prefetch(t, w + (number * tap + far), 0, 1)
+    a0, a1, a2, a3, a4, a5 = of_weights(tile_load(t, w, 0), tile_load(t, w + 3 * tap, 0), tile_load(t, w + 6 * tap, 0))
+    w += tap
+    b0, b1, b2, b3, b4, b5 = of_weights(tile_load(t, w, 0), tile_load(t, w + 3 * tap, 0), tile_load(t, w + 6 * tap, 0))
+    w += tap
+    c0, c1, c2, c3, c4, c5 = of_weights(tile_load(t, w, 0), tile_load(t, w + 3 * tap, 0), tile_load(t, w + 6 * tap, 0))
+    weight_line(a0, b0, c0, u, each)
+    weight_line(a1, b1, c1, u + SIDE * each, each)
+    weight_line(a2, b2, c2, u + 2 * SIDE * each, each)
+    weight_line(a3, b3, c3, u + 3 * SIDE * each, each)
+    weight_line(a4, b4, c4, u + 4 * SIDE * each, each)
+    weight_line(a5, b5, c5, u + 5 * SIDE * each, each)
+
+
+@part
+def weight_rows(weights, row, rows, column, columns, u, u_strip, each, turned):
+    """u[place * each + strip * u_strip + k * width + column] = G g G^T of some rows and columns of the weights, in
+    strips of two vectors as products like to read them. `weights`: a pointer to the first tap, the distances of rows
+    (of columns, where they are those of a gradient by the input: then they are turned on the way) and of taps."""
+    w, w_row, w_tap, back = weights
+    lanes, one = lanes_of(u), tile(1, 1, u)
     width = 2 * lanes
-    each = k * padded(n, width)
-    first, count = span(k, task, tasks)
-    for row in range(first, first + count):
-        for j in range(0, n, lanes):
-            at, to = w + (row * n + j), u + (j // width * k * width + row * width + j % width)
-            for a in range(SIDE):
-                left, middle, right = t, t, t
-                for i in range(TAPS):
-                    number, of = WEIGHT_POINTS[a, i], at + i * TAPS * k * n
-                    left = plus(left, tile_load(t, of, 0), number)
-                    middle = plus(middle, tile_load(t, of + k * n, 0), number)
-                    right = plus(right, tile_load(t, of + 2 * k * n, 0), number)
-                for b in range(SIDE):
-                    found = plus(times(left, WEIGHT_POINTS[b, 0]), middle, WEIGHT_POINTS[b, 1])
-                    tile_store(plus(found, right, WEIGHT_POINTS[b, 2]), to + (a * SIDE + b) * each, 0)
+    for piece in range(0, rows, lanes):
+        at, at_row, at_tap = w + ((row + piece) * w_row + column), w_row, w_tap
+        if back:
+            for tap in range(TAPS * TAPS):
+                src = w + (tap * w_tap + column * w_row + row + piece)
+                copy_transposed(lanes, columns, src, w_row, turned + tap * lanes * columns, columns)
+                for j in range(columns):
+                    prefetch(one, src + (j * w_row + lanes), 0, 1)
+            at, at_row, at_tap = turned, columns, lanes * columns
+        for k in range(lanes):
+            for j in range(0, columns, lanes):
+                weight_vector(at + (k * at_row + j), at_tap, ROWS_AHEAD * at_row,
+                              u + (j // width * u_strip + (piece + k) * width + j % width), each)
+
+
+@part
+def weight_tiles(weights, k, n, u, strips, turned, task, tasks):
+    """All weights at the 36 places, for `convolve_tiles`; a task's rows."""
+    lanes = lanes_of(u)
+    width = 2 * lanes
+    first, count = span(k // lanes, task, tasks)
+    for j in range(0, n, strips * width):
+        weight_rows(weights, first * lanes, count * lanes, j, least(strips * width, n - j),
+                    u + (j * k + first * lanes * width), k * width, k * padded(n, width), turned)
 
 
 @part

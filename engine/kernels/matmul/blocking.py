@@ -22,6 +22,7 @@ SERIAL_BELOW = 500_000
 TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
 COPIED_BESIDE, COPIED_FROM_ROWS = 8, 8 * ROWS               # strips of B, for an A that is not transposed; its rows
 COPIED_FROM = 2048                           # values of B, for a transposed A
+LONG_ENOUGH = 256                            # a k block of both a transposed A and a B that is read where it is
 DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM = 4, 96, 160          # rows of A
 
 
@@ -46,7 +47,7 @@ def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=Fa
         elif m <= TURNED_UP_TO and m % lane == 0 and n >= 2 * m and k >= 64:
             way = TURNED                     # A and C have far fewer values to turn than B
     elif transpose_a and not transpose_b and m % lane == 0 and m >= 8 * lane and (
-            1 < n < 2 * lane and k >= 8 or n <= 8 * lane and 32 * lane <= k and m <= 128 * lane):
+            1 < n < 2 * lane and k >= 8 or n < 4 * lane and 32 * lane <= k and m <= 128 * lane):
         way = TURNED                         # C is narrow, C.T is not; or the short side is the cheaper one to copy
     tasks, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way)
     return tasks, work, (int(accumulate), way, *blocking)
@@ -107,7 +108,7 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     copies = copies_a(m, n, k, transpose_a, size)
     if copies and transpose_a and kc < k:    # of a sum over many rows, A's panels and B's block share half of L2
         beside = least(ceil(m, m_tasks), 42 * ROWS) * up(ROWS, lanes(dtype)) // ROWS + ceil(strips, n_tasks) * width
-        kc = near_equal(k, max(128, min(kc, l2 // 2 // (beside * size))))
+        kc = near_equal(k, max(128, min(kc if pack_b else LONG_ENOUGH, l2 // 2 // (beside * size))))
     ns = min(ceil(strips, n_tasks), max(1, l2 // 2 // (kc * width * size)))
     # a strip of B in L2 meets many panels of A, even where those come from afar: one after the other, as they lie;
     # copied panels are written shortly before they are read
