@@ -12,7 +12,10 @@ from engine.kernels.simd import (
     by_rows,
     column_sum,
     lanes_of,
+    low_product,
+    lower,
     next_panels,
+    numbered,
     outer_fma,
     part,
     pointer,
@@ -20,16 +23,21 @@ from engine.kernels.simd import (
     row_max,
     row_sum,
     square_tile,
+    swapped,
     tile,
     tile_fma,
     tile_load,
     tile_map,
     tile_map2,
     tile_max,
+    tile_of_words,
+    tile_put,
     tile_store,
     transpose,
+    where_at_most,
     where_equal,
     where_larger,
+    woven,
 )
 from engine.kernels.simd.host import _vectors
 
@@ -182,6 +190,28 @@ def test_tiles_of_one_row_are_vectors(n):
     x, out = random(n), np.empty(1, np.float32)
     sum_of_squares(x, out)
     np.testing.assert_allclose(out[0], (x.astype("f8") ** 2).sum(), rtol=1e-5)
+
+
+@njit(error_model="numpy")
+def words(first, factor, limit, ones, out):
+    """Two products of the numbers from `first` on as their words, kept where at most `limit`."""
+    numbers = numbered(first)
+    product = low_product(numbers, factor)
+    pairs = woven(product ^ numbers, lower(swapped(product)))
+    t = tile_load(tile_of_words(pointer(ones)), pointer(ones), 0)
+    tile_put(simd.NEAR, where_at_most(pairs, limit, t), pointer(out))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_words_of_whole_numbers_come_in_order(dtype):
+    first, factor, limit = np.uint64(3 << 30), np.uint64(0xD2511F53), np.uint64(0x9fffffff)
+    out = np.empty(simd.WORDS, dtype)
+    words(first, factor, limit, np.ones_like(out), out)
+    numbers = first + np.arange(simd.WORDS // 4, dtype=np.uint64)
+    product = numbers * factor
+    pairs = np.stack([product ^ numbers, product >> np.uint64(32)], 1)
+    halves = np.stack([pairs & np.uint64(0xffffffff), pairs >> np.uint64(32)], 2).reshape(-1)
+    np.testing.assert_array_equal(out, halves <= limit)
 
 
 @part

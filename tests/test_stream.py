@@ -61,6 +61,19 @@ def test_streamed_is_the_same(large, dtype):
         np.testing.assert_array_equal(results(name, arrays, attributes), expected, err_msg=f"{name} {shapes}")
 
 
+def test_streamed_dropout_is_the_same(large):
+    """Its random words come in whole tiles, and past the caches only where these begin at a vector's boundary."""
+    from engine.kernels.random import dropout_reference
+    counter, held = np.array([7, 2 ** 33 + 1]), np.random.default_rng(0).standard_normal(2100)
+    for dtype in ("float32", "float64"):
+        for offset, rate in ((0, 0.5), (1, 0.25), (0, 0.0)):
+            x = held.astype(dtype)[offset:]
+            for value in (False, True):
+                large(value)
+                dropped = TABLE["dropout"](x, counter, rate=rate, stream=5)
+                np.testing.assert_allclose(dropped, dropout_reference(x, counter, rate, 5), rtol=1e-6)
+
+
 def test_streamed_by_several_tasks_and_into_any_place(large):
     from engine import target
     from engine.kernels.program import Program

@@ -10,9 +10,9 @@ bits. Entries are compiled as `cfunc` does and cached on disk; formulas are comp
 (`engine/kernels/simd/units.py`) are called by their symbols. A **program** is a table with one row per call (entry
 address, block address, tasks); `run` works through it without any Python in between.
 
-Everything parallel in the engine is the one `prange` in `_run_parallel`. Which task computes what depends on shapes
-and the kernel's own split, never on timing, and a kernel's split never changes the order of a sum: so results are the
-same bits for any number of threads.
+Everything parallel in the engine is the one `prange` in `_run_parallel`: a program is one region of threads. Which task
+computes what depends on shapes and the kernel's own split, never on timing, and a kernel's split never changes the
+order of a sum: so results are the same bits for any number of threads.
 """
 import contextlib
 import gc
@@ -36,7 +36,8 @@ from engine import settings
 from engine.errors import EngineError
 from engine.kernels.cache import cache_of
 from engine.kernels.simd.host import VECTOR_BYTES
-from engine.kernels.simd.parts import pipeline_of
+from engine.kernels.simd.parts import part, pipeline_of
+from engine.kernels.simd.shared import claimed, rest, shared_load, shared_store, use_threads, yield_core
 from engine.kernels.together import compile_together
 from engine.progress import compiling, notice
 
@@ -251,7 +252,7 @@ def _entry_of(name, file, kernel, parameters, dtype):
 
 # ------------------------------------------------------------------------------------------------------------- runner
 
-def _run_serial(program, rounds):
+def _run_serial(program, rounds, members):
     """Works through the program `rounds` times on this thread; program[i] = (entry, block, tasks)."""
     for _ in range(rounds):
         for i in range(program.shape[0]):
@@ -259,15 +260,90 @@ def _run_serial(program, rounds):
                 call_entry(program[i, 0], program[i, 1], task, program[i, 2])
 
 
-def _run_parallel(program, rounds):
-    """As `_run_serial`, with the tasks of a call spread over numba's threads and a barrier after each call."""
-    for _ in range(rounds):
-        for i in range(program.shape[0]):
-            if program[i, 2] == 1:
-                call_entry(program[i, 0], program[i, 1], 0, 1)
+# One thread leads a team: it works through the program and does the calls of one task by itself. Of the others each
+# member has its share. They begin in any order, and late ones are not waited for: whoever comes first, the member or
+# the leader, claims the member's share of a call, and the leader does what it claimed. So a team is one region of
+# threads for a whole program, and goes on where the threading layer runs its members one after the other.
+#
+# Members meet in words of `board`, a row for each: DONE says up to which call the member has done what it claimed, and
+# CLAIMED for which call its share was claimed last; in the leader's row CLAIMED says how far the program has come.
+ROW, CLAIMED, DONE, OVER = 32, 0, 16, -1     # words: two that different threads write lie 128 bytes apart
+PATIENCE = 4000                              # looks at a word, some 0.1 ms, before the core is offered to others
+
+
+@part
+def _wait(looks):
+    if looks > PATIENCE:
+        yield_core()
+    else:
+        rest()
+    return looks + 1
+
+
+@part
+def _share(program, i, member, members):
+    """(first, last + 1) of the tasks of call i that are a member's"""
+    tasks = program[i, 2]
+    return (tasks * member + members - 1) // members, (tasks * (member + 1) + members - 1) // members
+
+
+@part
+def _do(program, i, member, members):
+    first, last = _share(program, i, member, members)
+    for task in range(first, last):
+        call_entry(program[i, 0], program[i, 1], task, program[i, 2])
+
+
+@part
+def _lead(program, rounds, board, members):
+    for step in range(rounds * program.shape[0]):
+        i = step % program.shape[0]
+        if program[i, 2] == 1:
+            call_entry(program[i, 0], program[i, 1], 0, 1)
+            continue
+        shared_store(board, CLAIMED, step + 1)
+        _do(program, i, 0, members)
+        for member in range(1, members):
+            first, last = _share(program, i, member, members)
+            before, looks = shared_load(board, member * ROW + CLAIMED), 0
+            if first == last:
+                continue
+            if before <= step and claimed(board, member * ROW + CLAIMED, before, step + 1):
+                _do(program, i, member, members)
             else:
-                for task in prange(program[i, 2]):
-                    call_entry(program[i, 0], program[i, 1], task, program[i, 2])
+                while shared_load(board, member * ROW + DONE) <= step:
+                    looks = _wait(looks)
+    shared_store(board, CLAIMED, OVER)
+
+
+@part
+def _follow(program, board, member, members):
+    seen, looks = 0, 0
+    while True:
+        now = shared_load(board, CLAIMED)
+        if now == OVER:
+            return
+        if now == seen:
+            looks = _wait(looks)
+            continue
+        seen, looks, i = now, 0, (now - 1) % program.shape[0]
+        before = shared_load(board, member * ROW + CLAIMED)
+        if before < now and claimed(board, member * ROW + CLAIMED, before, now):
+            _do(program, i, member, members)
+            shared_store(board, member * ROW + DONE, now)
+
+
+def _run_parallel(program, rounds, members):
+    """As `_run_serial`, with the tasks of a call spread over a team of so many of numba's threads."""
+    board = np.empty(members * ROW, np.int64)
+    for member in range(members):
+        board[member * ROW + CLAIMED] = board[member * ROW + DONE] = 0
+    use_threads(members)
+    for member in prange(members):
+        if member == 0:
+            _lead(program, rounds, board, members)
+        else:
+            _follow(program, board, member, members)
 
 
 class _Threads:
@@ -315,7 +391,7 @@ class _Threads:
         return self._runners[kind]
 
     def _make(self, kind):
-        signature = types.void(types.Array(types.int64, 2, "C"), types.int64)
+        signature = types.void(types.Array(types.int64, 2, "C"), types.int64, types.int64)
         if kind == "serial":
             made = njit(nogil=True)(_run_serial)
         else:
@@ -346,13 +422,11 @@ class _Threads:
             self._current = self.runner(), self.runner("serial")
         runner, serial = self._current
         if alone or self.count == 1 or self.forked:
-            return serial(program, rounds)
-        if numba.get_num_threads() != self.count:
-            numba.set_num_threads(self.count)            # numba's own setting, one for each Python thread
+            return serial(program, rounds, 1)
         if self._one_at_a_time is None:
-            return runner(program, rounds)
+            return runner(program, rounds, self.count)
         with self._one_at_a_time:
-            runner(program, rounds)
+            runner(program, rounds, self.count)
 
 
 threads = _Threads()

@@ -21,15 +21,33 @@ import numpy as np
 from engine.kernels.formula import Formula
 from engine.kernels.gpu import THREADS, blocks, cuda, device, is_aligned, kernel, kernel_of, load4, store4
 from engine.kernels.op import FLOATS, Arrangement, Op, Spec, demand, floats, integers, same, share
-from engine.kernels.simd.parts import part
+from engine.kernels.simd import (
+    NEAR,
+    WORDS,
+    broadcast,
+    is_past,
+    low_product,
+    lower,
+    numbered,
+    part,
+    pointer,
+    swapped,
+    tile_load,
+    tile_of_words,
+    tile_put,
+    to_boundary,
+    where_at_most,
+    woven,
+)
 from engine.kernels.split import span
+from engine.kernels.stream import ended, streaming
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
 # The numbers of Philox. All are uint64: in Numba a Python number next to a uint64 would make a float64.
 FIRST, SECOND = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 FIRST_KEY, SECOND_KEY = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-LOW, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+LOW, HALF, ONE = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(1)
 WORD, TURN = 2.0 ** -32, 2.0 ** -32 * 2 * math.pi
 SHUFFLE = 2 ** 32 - 1                        # the stream of `shuffled`
 
@@ -166,30 +184,55 @@ def normal_cpu(counter, pair, mean, std, stream, out, task, tasks):
         out[i] = mean + std * drawn[i & 1]
 
 
+@part(forceinline=True)
+def words_of_blocks(first, key):
+    """`philox_at` for the blocks from `first` on that make WORDS words, which come in order"""
+    stream, step0, step1, k0, k1 = key
+    a = numbered(first)
+    b, c, d = broadcast(a, stream), broadcast(a, step0), broadcast(a, step1)
+    for _ in range(9):
+        p, q = low_product(a, FIRST), low_product(c, SECOND)
+        a, b, c, d = swapped(q) ^ b ^ broadcast(a, k0), q, swapped(p) ^ d ^ broadcast(a, k1), p
+        k0, k1 = k0 + FIRST_KEY, k1 + SECOND_KEY
+    p, q = low_product(a, FIRST), low_product(c, SECOND)     # a and b, c and d are a lane each
+    return woven(swapped(q) ^ lower(b) ^ broadcast(a, k0 & LOW), swapped(p) ^ lower(d) ^ broadcast(a, k1 & LOW))
+
+
 @part(disjoint=True, apart=True)
-def dropout_block(x, threshold, scale, first, key, out):
-    """The values from block `first` on; key as of `key_of`"""
-    zero, whole = x.dtype.type(0), out.size // 4
-    stream, step0, step1, key0, key1 = key
-    for k in range(whole):
-        a, b, c, d = philox(np.uint64(first + k), stream, step0, step1, key0, key1)
-        # multiplied before it is asked: a product inside the condition would be a branch around a load
-        v, w, y, z = x[4 * k] * scale, x[4 * k + 1] * scale, x[4 * k + 2] * scale, x[4 * k + 3] * scale
-        out[4 * k] = v if a < threshold else zero
-        out[4 * k + 1] = w if b < threshold else zero
-        out[4 * k + 2] = y if c < threshold else zero
-        out[4 * k + 3] = z if d < threshold else zero
-    words = philox(np.uint64(first + whole), stream, step0, step1, key0, key1)
-    for i in range(4 * whole, out.size):
+def dropout_tiles(x, threshold, scale, first, key, store, out):
+    """The values from block `first` on, in whole tiles"""
+    p, q = pointer(x), pointer(out)
+    kind, last = tile_of_words(p), threshold - ONE
+    factor = broadcast(kind, scale)
+    for k in range(out.size // WORDS):
+        words = words_of_blocks(first + np.uint64(k * (WORDS // 4)), key)
+        values = tile_load(kind, p + k * WORDS, 0) * factor
+        tile_put(store, where_at_most(words, last, values), q + k * WORDS)
+
+
+@part(disjoint=True, apart=True)
+def dropout_words(x, threshold, scale, first, key, out):
+    """The values from block `first` on, word by word"""
+    zero, (stream, step0, step1, key0, key1) = x.dtype.type(0), key
+    for i in range(out.size):
+        words = philox(first + np.uint64(i // 4), stream, step0, step1, key0, key1)
         out[i] = x[i] * scale if words[i & 3] < threshold else zero
 
 
 @part
-def dropout_cpu(x, counter, threshold, scale, stream, out, task, tasks):
-    """out[i] = x[i] * scale if word < threshold else 0"""
+def dropout_cpu(x, counter, threshold, scale, stream, out, store, task, tasks):
+    """out[i] = x[i] * scale if word < threshold else 0; tasks share whole tiles"""
     scale, threshold, key = x.dtype.type(scale), np.uint64(threshold), key_of(counter, stream)
-    block, start, end = block_span(out.size, task, tasks)
-    dropout_block(x[start:end], threshold, scale, block, key, out[start:end])
+    first, count = span((out.size + WORDS - 1) // WORDS, task, tasks)
+    start, end = first * WORDS, min((first + count) * WORDS, out.size)
+    whole = start + (end - start) // WORDS * WORDS if threshold > 0 else start
+    block = np.uint64(start // 4)
+    if is_past(store) and to_boundary(pointer(out)) == 0:
+        dropout_tiles(x[start:whole], threshold, scale, block, key, store, out[start:whole])
+    else:
+        dropout_tiles(x[start:whole], threshold, scale, block, key, NEAR, out[start:whole])
+    dropout_words(x[whole:end], threshold, scale, np.uint64(whole // 4), key, out[whole:end])
+    ended(store)
 
 
 # --------------------------------------------------------------------------------------------------------------- CUDA
@@ -299,8 +342,9 @@ def arrange_normal(inputs, outputs, attributes, threads):
 
 def arrange_dropout(inputs, outputs, attributes, threads):
     size, rate = inputs[0].size, attributes["rate"]
-    return Arrangement(((size,), (2,)), ((size,),), (round((1 - rate) * 2 ** 32), 1 / (1 - rate), attributes["stream"]),
-                       tasks=_tasks(size, threads))
+    numbers = round((1 - rate) * 2 ** 32), 1 / (1 - rate), attributes["stream"]
+    made = Arrangement(((size,), (2,)), ((size,),), numbers, tasks=_tasks(size, threads))
+    return streaming(made, inputs, outputs)
 
 
 def dropout_grad(graph, node, dy):

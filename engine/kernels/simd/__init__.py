@@ -25,6 +25,7 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `tile_load(t, p, ld[, columns])` | a tile like t from p[i * ld + j]; zeros from column `columns` on |
 | `tile_store(t, p, ld[, columns])` | the reverse; nothing is touched from column `columns` on |
 | `put(store, array, k, x)` | array[k] = x, ordinarily (`NEAR`) or past the caches (`PAST`) |
+| `tile_put(store, t, p)` | the same for a tile of one row |
 | `is_past(store)`, `stream_end()` | which of them; the wait for what was stored past the caches |
 | `to_boundary(p)` | elements from p to the next address at which PAST may begin |
 | `prefetch(t, p, ld, rows)` | asks for the cache lines of the first rows of a tile like t |
@@ -35,6 +36,8 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `column_sum(t)` | a tile of one row |
 | `transpose(t)` | of a square tile |
 | `tile_map(t, f)`, `tile_map2(t, f, u)` | f(t[i, j]), f(t[i, j], u[i, j]): any njit function of numbers, a `Formula` |
+| `numbered(first)`, `low_product(t, x)`, `swapped(t)`, `lower(t)`, `t ^ u` | uint64, pairs of words (`whole.py`) |
+| `woven(t, u)`, `where_at_most(words, x, t)`, `tile_of_words(like)` | `WORDS` words in order, beside floats |
 | `by_rows(f, rows, first, last, arguments)` | f(rows, *arguments), rows a literal: a variant for each of `HEIGHTS` |
 | `next_panels(rows)` | (height, count): the next panels when so many rows remain |
 | `hook(function, call, f, g)`, `call_hook(h, call)` | function(*call, f, g), for a unit to call |
@@ -51,6 +54,7 @@ from engine.kernels.simd.host import (
     ROWS,
     VECTOR_BYTES,
     VECTORS,
+    WORDS,
     cache_bytes,
     lanes,
 )
@@ -67,6 +71,9 @@ if config.DISABLE_JIT:
         hook,
         is_past,
         lanes_of,
+        low_product,
+        lower,
+        numbered,
         outer_fma,
         pointer,
         prefetch,
@@ -75,18 +82,23 @@ if config.DISABLE_JIT:
         row_sum,
         square_tile,
         stream_end,
+        swapped,
         tile,
         tile_fma,
         tile_load,
         tile_map,
         tile_map2,
         tile_max,
+        tile_of_words,
+        tile_put,
         tile_store,
         to_boundary,
         transpose,
         unit,
+        where_at_most,
         where_equal,
         where_larger,
+        woven,
     )
 else:
     from engine.kernels.simd.arithmetic import (
@@ -114,12 +126,22 @@ else:
         tile_store,
         to_boundary,
     )
-    from engine.kernels.simd.stores import is_past, put
+    from engine.kernels.simd.stores import is_past, put, tile_put
     from engine.kernels.simd.units import call_hook, hook, unit
     from engine.kernels.simd.variants import by_rows
+    from engine.kernels.simd.whole import (
+        low_product,
+        lower,
+        numbered,
+        swapped,
+        tile_of_words,
+        where_at_most,
+        woven,
+    )
 
-__all__ = ["HEIGHTS", "NEAR", "PAST", "ROWS", "VECTORS", "VECTOR_BYTES", "broadcast", "by_rows", "cache_bytes",
-           "call_hook", "column_sum", "hook", "is_past", "lanes", "lanes_of", "next_panels", "outer_fma", "part",
-           "pointer", "prefetch", "put", "row_max", "row_sum", "square_tile", "stream_end", "tile", "tile_fma",
-           "tile_load", "tile_map", "tile_map2", "tile_max", "tile_store", "to_boundary", "transpose", "unit",
-           "where_equal", "where_larger"]
+__all__ = ["HEIGHTS", "NEAR", "PAST", "ROWS", "VECTORS", "VECTOR_BYTES", "WORDS", "broadcast", "by_rows", "cache_bytes",
+           "call_hook", "column_sum", "hook", "is_past", "lanes", "lanes_of", "low_product", "lower", "next_panels",
+           "numbered", "outer_fma", "part", "pointer", "prefetch", "put", "row_max", "row_sum", "square_tile",
+           "stream_end", "swapped", "tile", "tile_fma", "tile_load", "tile_map", "tile_map2", "tile_max",
+           "tile_of_words", "tile_put", "tile_store", "to_boundary", "transpose", "unit", "where_at_most",
+           "where_equal", "where_larger", "woven"]

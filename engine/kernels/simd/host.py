@@ -55,8 +55,18 @@ def _host():
     return _vectors(triple, name, features, bool(config.CPU_NAME) and config.CPU_FEATURES is None)
 
 
+def _pause(triple):
+    """LLVM's name, and arguments, of the instruction for a thread that waits; None where there is none."""
+    if "aarch64" in triple or "arm64" in triple:
+        return "llvm.aarch64.hint", (1,)
+    return ("llvm.x86.sse2.pause", ()) if triple.startswith("x86_64") else None
+
+
 VECTORS = _host()
+PAUSE = _pause(cpu_target.target_context.codegen().magic_tuple()[0])
 VECTOR_BYTES = VECTORS.bytes
+SIDE_BY_SIDE = 4                             # vectors of a tile of whole numbers: each step waits for the one before
+WORDS = SIDE_BY_SIDE * VECTOR_BYTES // 2     # words of random numbers that such tiles make at once
 # rows x 2 accumulators, two vectors of B and a broadcast value, and with 32 registers some to spare: with 14 rows every
 # one is taken, and LLVM moves accumulators in and out of memory as soon as a loop does anything else
 ROWS = 12 if VECTORS.registers == 32 else 6

@@ -5,7 +5,7 @@ the place. Sums are rounded after each operation (no fused multiply-add).
 """
 import numpy as np
 
-from engine.kernels.simd.host import HEIGHTS, VECTOR_BYTES, lanes
+from engine.kernels.simd.host import HEIGHTS, SIDE_BY_SIDE, VECTOR_BYTES, WORDS, lanes
 
 
 class Pointer:
@@ -53,6 +53,9 @@ class Tile:
     def __sub__(self, other):
         return self.like(self.values - other.values)
 
+    def __xor__(self, other):
+        return self.like(self.values ^ other.values)
+
     def __mul__(self, other):
         return self.like(self.values * other.values)
 
@@ -98,6 +101,11 @@ def tile_store(acc, p, ld, columns=None):
 def put(store, array, k, value):
     assert to_boundary(pointer(array)) == 0 or not store.past
     array[k] = value
+
+
+def tile_put(store, acc, p):
+    assert to_boundary(p) == 0 or not store.past
+    tile_store(acc, p, 0)
 
 
 def is_past(store):
@@ -164,6 +172,38 @@ def tile_map(acc, f):
 
 def tile_map2(acc, f, other):
     return acc.like([[f(x, y) for x, y in zip(*rows)] for rows in zip(acc.values, other.values)])
+
+
+def numbered(first):
+    lane, vector = np.arange(VECTOR_BYTES // 8), np.arange(SIDE_BY_SIDE)[:, None]
+    steps = vector * lane.size + lane // 2 + lane % 2 * (lane.size // 2)
+    return Tile(np.uint64(first) + steps.astype(np.uint64).reshape(1, -1), SIDE_BY_SIDE)
+
+
+def low_product(t, x):
+    return t.like(lower(t).values * np.uint64(x))
+
+
+def swapped(t):
+    return t.like(t.values << np.uint64(32) | t.values >> np.uint64(32))
+
+
+def lower(t):
+    return t.like(t.values & np.uint64(0xffffffff))
+
+
+def woven(t, u):
+    pairs = np.stack([t.values, u.values], -1).reshape(SIDE_BY_SIDE, -1, 2)
+    return Tile(np.concatenate([pairs[:, 0::2], pairs[:, 1::2]], 1).reshape(1, -1), 2 * SIDE_BY_SIDE)
+
+
+def tile_of_words(like):
+    return Tile(np.zeros((1, WORDS), like.dtype), WORDS * like.dtype.itemsize // VECTOR_BYTES)
+
+
+def where_at_most(words, limit, t):
+    halves = np.stack([lower(words).values[0], lower(swapped(words)).values[0]], -1).reshape(1, -1)
+    return t.like(np.where(halves <= np.uint64(limit), t.values, 0))
 
 
 def by_rows(function, rows, first, last, arguments):

@@ -5,7 +5,7 @@ from numba.core.imputils import lower_constant
 from numba.extending import NativeValue, intrinsic, register_model, unbox
 
 from engine.kernels.simd.host import VECTOR_BYTES
-from engine.kernels.simd.tile_type import I1, I32
+from engine.kernels.simd.tile_type import I1, I32, I64, Tile
 
 
 class StoreType(types.Opaque):
@@ -43,6 +43,13 @@ class Store:
 NEAR, PAST = Store("near", False), Store("past", True)
 
 
+def _keep_past(store, module, stored):
+    """Makes an LLVM store one past the caches, where `store` says so."""
+    if store.past:
+        stored.align = VECTOR_BYTES
+        stored.set_metadata("nontemporal", module.add_metadata([I32(1)]))
+
+
 @intrinsic
 def put(typing, store, array, k, value):
     """array[k] = value, for a loop over k from 0 on that LLVM vectorises. PAST takes an array that begins where
@@ -50,13 +57,21 @@ def put(typing, store, array, k, value):
     size."""
     def codegen(context, builder, sig, args):
         data = context.make_array(array)(context, builder, args[1]).data
-        stored = builder.store(args[3], builder.gep(data, [args[2]]))
-        if store.past:
-            stored.align = VECTOR_BYTES
-            stored.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        _keep_past(store, builder.module, builder.store(args[3], builder.gep(data, [args[2]])))
         return context.get_dummy_value()
     if isinstance(store, StoreType):
         return types.void(store, array, types.int64, array.dtype), codegen
+
+
+@intrinsic
+def tile_put(typing, store, acc, p):
+    """p[j] = acc[0, j], a tile of one row; PAST takes a p at a multiple of a vector's bytes (`to_boundary`)."""
+    def codegen(context, builder, sig, args):
+        for vector, place in zip(acc.unpack(builder, args[1]), acc.addresses(builder, args[2], I64(0))):
+            _keep_past(store, builder.module, builder.store(vector, place, align=acc.dtype.bitwidth // 8))
+        return context.get_dummy_value()
+    if isinstance(store, StoreType) and isinstance(acc, Tile) and acc.rows == 1:
+        return types.void(store, acc, p), codegen
 
 
 @intrinsic

@@ -7,7 +7,7 @@ from numba.extending import models, register_model
 from engine.kernels.simd.host import VECTOR_BYTES, VECTORS
 
 I1, I32, I64, BYTE = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.IntType(8)
-FLOATS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
+ELEMENTS = {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.uint64: I64}
 
 
 class Tile(types.Type):
@@ -20,7 +20,7 @@ class Tile(types.Type):
 
     @property
     def vec(self):
-        return ir.VectorType(FLOATS[self.dtype], self.lanes)
+        return ir.VectorType(ELEMENTS[self.dtype], self.lanes)
 
     @property
     def size(self):
