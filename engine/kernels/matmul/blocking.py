@@ -107,7 +107,7 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, l2 // 4 // (max(n, 1) * size))))
     copies = copies_a(m, n, k, transpose_a, size)
     if copies and transpose_a and kc < k:    # of a sum over many rows, A's panels and B's block share half of L2
-        beside = least(ceil(m, m_tasks), 42 * ROWS) * up(ROWS, lanes(dtype)) // ROWS + ceil(strips, n_tasks) * width
+        beside = least(ceil(m, m_tasks), 42 * ROWS) + ceil(strips, n_tasks) * width
         kc = near_equal(k, max(128, min(kc if pack_b else LONG_ENOUGH, l2 // 2 // (beside * size))))
     ns = min(ceil(strips, n_tasks), max(1, l2 // 2 // (kc * width * size)))
     # a strip of B in L2 meets many panels of A, even where those come from afar: one after the other, as they lie;
@@ -133,7 +133,7 @@ def work_values(m, n, k, blocking, n_tasks, dtype):
     strips = (ceil(ceil(n, 2 * lane), n_tasks) + 1) * ceil(max(k, 1), blocking.kc) + blocking.ns
     panels = ceil(min(m, blocking.mc), ROWS) + 4            # the last rows make up to 4 low panels
     return (WIDE * lane + ((strips * blocking.kc + lane) * 2 * lane if blocking.pack_b else 0)
-            + (panels * up(ROWS, lane) * (up(blocking.kc, lane) + lane) if blocking.pack_a else 0))
+            + (panels * (ROWS * up(blocking.kc, lane) + lane) if blocking.pack_a else 0))
 
 
 def turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype):

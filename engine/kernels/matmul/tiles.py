@@ -115,15 +115,16 @@ def near_step(acc, like, a, b, ahead, copy):
 @part
 def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, copy):
     """As `tiles`, for ROWS rows of A that lie side by side. `copy`, if not None, is where this panel of a transposed A
-    is copied to, what belongs to one k together; if it is None, `a` is such a copy. Two steps a turn: a processor that
-    shares its core has no time for the loop's own instructions."""
+    is copied to, what belongs to one k together; if it is None, `a` is such a copy. A step stores whole vectors, the
+    next one its values over what was too much. Two steps a turn: a processor that shares its core has no time for the
+    loop's own instructions."""
     b, ldb, b_strip = right
     c, ldc = out
     ahead, ahead_row, ahead_strip = soon
     before, before_row, before_col = start
-    apart, width, odd, to = padded(ROWS, lanes_of(c)), vectors * lanes_of(c), kc % 2, copy
+    width, odd, to = vectors * lanes_of(c), kc % 2, copy
     if copy is None:
-        a_col = apart                        # a constant: all addresses of a step are one register and numbers
+        a_col = ROWS                         # a constant: all addresses of a step are one register and numbers
     like = tile(1, vectors, c)
     for _ in range(strips):
         acc = tile_load(tile(rows, vectors, c), before, before_row)
@@ -133,10 +134,10 @@ def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, cop
             acc = near_step(acc, like, a, b, ahead, copy)
         for k in range(odd, kc, 2):
             if copy is not None:
-                to = copy + k * apart
+                to = copy + k * ROWS
             acc = near_step(acc, like, a + k * a_col, b + k * ldb, ahead + k * ahead_row, to)
             if copy is not None:
-                to = copy + (k + 1) * apart
+                to = copy + (k + 1) * ROWS
             acc = near_step(acc, like, a + (k + 1) * a_col, b + (k + 1) * ldb, ahead + (k + 1) * ahead_row, to)
         tile_store(acc, c, ldc)
         b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
@@ -347,7 +348,7 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
     full, k_blocks = n // width, ((k if k > 0 else 1) + kc - 1) // kc
     strips = full + (n % width > 0)
     b_size = kc * width                      # strips without a gap, which would spread them over few cache sets
-    a_size = padded(ROWS, lanes) * (padded(kc, lanes) + lanes) if pack_a else 0
+    a_size = ROWS * padded(kc, lanes) + lanes if pack_a else 0
     turns = pack_a and a_col == 1
     apart = a_size if full > ns or turns else 0                # copies that are read only once take turns
     keep = m > mc                            # B's packed strips are used again
@@ -396,9 +397,10 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
 def pack_panels(panels, rows, kc, a, a_row, packed, size):
     """Panels of ROWS rows of A, of `rows` rows that it has at least, `size` values each, as `near_tiles` reads them:
     what belongs to one k together."""
-    wide = padded(ROWS, lanes_of(a))
+    lanes = lanes_of(a)
     for p in range(panels):
-        copy_transposed(kc, wide if rows >= wide else ROWS, a, a_row, packed + p * size, wide)
+        cols = lanes if ROWS <= lanes <= rows else ROWS       # a whole vector is read at once, if A has as many rows
+        copy_transposed(kc, cols, a, a_row, packed + p * size, ROWS)
         a, rows = a + ROWS * a_row, rows - ROWS
 
 
