@@ -22,7 +22,8 @@ SERIAL_BELOW = 500_000
 TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
 COPIED_BESIDE, COPIED_FROM_ROWS = 8, 8 * ROWS               # strips of B, for an A that is not transposed; its rows
 COPIED_FROM = 2048                           # values of B, for a transposed A
-LONG_ENOUGH = 256                            # a k block of both a transposed A and a B that is read where it is
+WAY_BYTES = 4096                             # of the nearest cache of a processor with pages of that size
+LONG_ENOUGH = 256                            # a k block of a transposed A whose rows meet in a cache, or B's do
 DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM = 4, 96, 160          # rows of A
 
 
@@ -95,20 +96,23 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
         pack_b = BEFORE
     elif m >= PACKED_FROM and k * n * size > l2 // 4:
         pack_b = ON_THE_WAY
-    # Tasks that share the rows would copy all of B each; tasks that share the columns write to the same rows, which
-    # costs more where there is little else to do than to write.
+    # Tasks that share the rows would copy all of B each, others all of A; on the way that costs little, unless B comes
+    # from afar. Those that share the columns write to the same rows, which costs more where there is little else to do.
+    copies = copies_a(m, n, k, transpose_a, size)
     narrow = strips < 2 * tasks and m >= 8 * n               # each would read a tall A for little more than one strip
-    columns = m < 4 * ROWS or (pack_b and not narrow and (k > SHORT or m < 2 * ROWS * tasks))
+    cheaper = pack_b == ON_THE_WAY and copies and m >= n and k * n * size <= 4 * l2
+    columns = m < 4 * ROWS or (pack_b and not narrow and not cheaper and (k > SHORT or m < 2 * ROWS * tasks))
     n_tasks = tasks if strips >= tasks and columns else 1
     m_tasks = tasks // n_tasks if m >= 2 * tasks else 1
     if pack_b == ON_THE_WAY and m < 4 * ROWS * m_tasks:
         pack_b = 0                           # every task needs a first panel of ROWS rows
     # packed, both operands stream from L2; otherwise all of B's k block has to stay there
     kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, l2 // 4 // (max(n, 1) * size))))
-    copies = copies_a(m, n, k, transpose_a, size)
-    if copies and transpose_a and kc < k:    # of a sum over many rows, A's panels and B's block share half of L2
-        beside = least(ceil(m, m_tasks), 42 * ROWS) + ceil(strips, n_tasks) * width
-        kc = near_equal(k, max(128, min(kc if pack_b else LONG_ENOUGH, l2 // 2 // (beside * size))))
+    if copies and transpose_a:               # each step of a panel is a line that needs a place in the nearest cache
+        kc = near_equal(k, min(kc, LONG_ENOUGH if m * size % WAY_BYTES == 0 or not pack_b else 2 * LONG_ENOUGH))
+        if kc < k:                           # of a sum over many rows, A's panels and B's block share half of L2
+            beside = least(ceil(m, m_tasks), 42 * ROWS) + ceil(strips, n_tasks) * width
+            kc = near_equal(k, max(128, min(kc, l2 // 2 // (beside * size))))
     ns = min(ceil(strips, n_tasks), max(1, l2 // 2 // (kc * width * size)))
     # a strip of B in L2 meets many panels of A, even where those come from afar: one after the other, as they lie;
     # copied panels are written shortly before they are read
