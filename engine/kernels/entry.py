@@ -288,8 +288,7 @@ def _share(program, i, member, members):
 
 
 @part
-def _do(program, i, member, members):
-    first, last = _share(program, i, member, members)
+def _do(program, i, first, last):
     for task in range(first, last):
         call_entry(program[i, 0], program[i, 1], task, program[i, 2])
 
@@ -298,18 +297,15 @@ def _do(program, i, member, members):
 def _lead(program, rounds, board, members):
     for step in range(rounds * program.shape[0]):
         i = step % program.shape[0]
-        if program[i, 2] == 1:
-            call_entry(program[i, 0], program[i, 1], 0, 1)
-            continue
-        shared_store(board, CLAIMED, step + 1)
-        _do(program, i, 0, members)
-        for member in range(1, members):
+        if program[i, 2] > 1:
+            shared_store(board, CLAIMED, step + 1)
+        for member in range(members):
             first, last = _share(program, i, member, members)
-            before, looks = shared_load(board, member * ROW + CLAIMED), 0
             if first == last:
                 continue
-            if before <= step and claimed(board, member * ROW + CLAIMED, before, step + 1):
-                _do(program, i, member, members)
+            before, looks = shared_load(board, member * ROW + CLAIMED), 0
+            if member == 0 or (before <= step and claimed(board, member * ROW + CLAIMED, before, step + 1)):
+                _do(program, i, first, last)
             else:
                 while shared_load(board, member * ROW + DONE) <= step:
                     looks = _wait(looks)
@@ -329,7 +325,8 @@ def _follow(program, board, member, members):
         seen, looks, i = now, 0, (now - 1) % program.shape[0]
         before = shared_load(board, member * ROW + CLAIMED)
         if before < now and claimed(board, member * ROW + CLAIMED, before, now):
-            _do(program, i, member, members)
+            first, last = _share(program, i, member, members)
+            _do(program, i, first, last)
             shared_store(board, member * ROW + DONE, now)
 
 

@@ -20,6 +20,8 @@ from numba.core.compiler_lock import global_compiler_lock
 from engine.progress import compiling, notice
 
 MOST = 255                                   # groups: a number is a byte
+# Later an OpenMP that was asked to bind threads (OMP_PROC_BIND) binds this one, and with it what it forks, to one core.
+CORES = os.sched_getaffinity(0) if sys.platform == "linux" else None
 PATIENCE = 60                                # seconds without a report from any child, after which they are given up
 
 
@@ -75,6 +77,7 @@ def _child(todo, groups, told):
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         compiling.each = None                # the parent hears of it
+        os.sched_setaffinity(0, CORES)
         _work(todo, groups, told)
     finally:
         os._exit(0)                          # no clean-up: all that is open belongs to the parent
