@@ -252,7 +252,7 @@ def _entry_of(name, file, kernel, parameters, dtype):
 
 # ------------------------------------------------------------------------------------------------------------- runner
 
-def _run_serial(program, rounds, members):
+def _run_serial(program, rounds):
     """Works through the program `rounds` times on this thread; program[i] = (entry, block, tasks)."""
     for _ in range(rounds):
         for i in range(program.shape[0]):
@@ -388,15 +388,16 @@ class _Threads:
         return self._runners[kind]
 
     def _make(self, kind):
-        signature = types.void(types.Array(types.int64, 2, "C"), types.int64, types.int64)
+        given = types.Array(types.int64, 2, "C"), types.int64
         if kind == "serial":
             made = njit(nogil=True)(_run_serial)
         else:
             self._launch()
+            given += types.int64,
             made = njit(nogil=True, parallel=True)(_run_parallel)
         made._cache = cache_of(made.py_func)
         started = time.perf_counter()
-        made.compile(signature)
+        made.compile(types.void(*given))
         if not made.stats.cache_hits:
             compiling.add(f"runner ({kind})", started)
         made.disable_compile()
@@ -419,7 +420,7 @@ class _Threads:
             self._current = self.runner(), self.runner("serial")
         runner, serial = self._current
         if alone or self.count == 1 or self.forked:
-            return serial(program, rounds, 1)
+            return serial(program, rounds)
         if self._one_at_a_time is None:
             return runner(program, rounds, self.count)
         with self._one_at_a_time:

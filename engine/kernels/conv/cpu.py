@@ -126,7 +126,7 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, end, scat
                 before, before_row, before_col = start[0] + i * start[1], start[1], start[2]
             if q < k_blocks - 1:
                 closing = 0, closing[1], 0
-            block_of_tiles(rows, n, steps, (a, a_row, 1, 0, 1, 0), (b + p * ldb, ldb, b_step), (c, ldc),
+            block_of_tiles(rows, n, steps, (a, a_row, 1, 1, 0), (b + p * ldb, ldb, b_step), (c, ldc),
                            (before, before_row, before_col), closing, ns, packed + q * strips * b_strip, b_strip,
                            2 if pack == 1 and i > first else pack)
         if scattered:

@@ -31,7 +31,7 @@ def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out,
             before, before_row, before_col = dw + k * ldc, ldc, 1
             if i == 0:
                 before, before_row, before_col = zero
-            block_of_tiles(count, columns, steps, (a, 1, a_col, 0, 1, 0), (dy + i * ldb, ldb, 2 * lanes),
+            block_of_tiles(count, columns, steps, (a, 1, a_col, 1, 0), (dy + i * ldb, ldb, 2 * lanes),
                            (dw + k * ldc, ldc), (before, before_row, before_col), (0, dw, 0), ns, work, b_strip,
                            pack if k == k0 else 2 * pack)
         i += kc

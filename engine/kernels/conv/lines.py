@@ -77,7 +77,7 @@ def line_of_products(q, n, run, left, right, out, start, behind):
             rows = padded(q, EVEN)
         elif 0 < done and rows < EVEN:
             done, rows = q - EVEN, EVEN
-        full_strips(rows, full, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b, ldb, b_strip),
+        full_strips(rows, full, run, (a + done * a_row, a_row, 1, lines, a_line), (b, ldb, b_strip),
                     (y + done * ldc, ldc), start, (AHEAD * ldb, 0), end, y, 0)
         done += rows
     done, j = 0, full * 2 * lanes
@@ -87,7 +87,7 @@ def line_of_products(q, n, run, left, right, out, start, behind):
             rows = tall_rows(q)
         elif 0 < done and rows < TALL:
             done, rows = q - TALL, TALL
-        narrow_strip(rows, n - j, run, (a + done * a_row, a_row, 1, 0, lines, a_line), (b + full * b_strip, ldb, 0),
+        narrow_strip(rows, n - j, run, (a + done * a_row, a_row, 1, lines, a_line), (b + full * b_strip, ldb, 0),
                      (y + (done * ldc + j), ldc), (start[0] + j * start[2], start[1], start[2]), end)
         done += rows
 
@@ -152,10 +152,10 @@ def back_by_lines(dy, w, geometry, dx, turned, start, end, work, block, task, ta
 
 
 @part
-def three_nines(cols, kc, left, right, out, start):
+def three_nines(cols, kc, left, a_tap, right, out, start):
     """As `narrow_strip` for NINE values of three kernel rows each, `a_tap` apart: 27 sums, all the registers there are,
     for one look at the gradient."""
-    a, _, a_col, a_tap, lines, a_line = left
+    a, _, a_col, lines, a_line = left
     b, ldb, _ = right
     c, ldc = out
     before, before_row, _ = start
@@ -202,7 +202,7 @@ def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, to
             for row in range(r):
                 to = held + row * rows * columns
                 tap = dilation_h * line
-                at = (work + row * tap, 1, together * step, tap if nines else 0, count, stride_h * line)
+                at = (work + row * tap, 1, together * step, count, stride_h * line)
                 since, since_row, since_col = to, columns, 1
                 if done == begin:
                     since, since_row, since_col = zero
@@ -215,7 +215,7 @@ def sums_of_chunks(x, dy, w_shape, geometry, sums, zero, work, chunks, block, to
                                  (since + j * since_col, since_row, since_col), (0, to, 0))
                 elif nines and row % 3 == 0:
                     for j in range(0, columns, lanes):
-                        three_nines(least(lanes, columns - j), q // together, at, (b + j, columns, 0),
+                        three_nines(least(lanes, columns - j), q // together, at, tap, (b + j, columns, 0),
                                     (to + j, columns), (since + j * since_col, since_row, since_col))
             done += count
 

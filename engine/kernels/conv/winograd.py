@@ -211,7 +211,7 @@ def at_place(rows, n, steps, left, right, out, start, ahead):
     a, a_row, a_col = left
     b, ldb, b_strip = right
     c, ldc = out
-    at, end = (a, a_row, a_col, 0, 1, 0), (0, out[0], 0)
+    at, end = (a, a_row, a_col, 1, 0), (0, out[0], 0)
     full = n // (2 * lanes_of(c))
     if full > 0:
         full_strips(rows, full, steps, at, (b, ldb, b_strip), out, start, ahead, end, c, 0)

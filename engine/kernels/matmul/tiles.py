@@ -162,12 +162,12 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
     a single row reads strips of WIDE vectors. `ahead`: how far behind a step's values of B lies what it asks the memory
     for; over how many rows of A this is spread (the next strips, for all panels of these), or 0: every panel asks for
     as much as it reads. `end`: see `ended`."""
-    a, a_row, a_col, a_panel, lines, a_line = left
+    a, a_row, a_col, lines, a_line = left
     b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
     (far, spread), width, i = ahead, 2 * lanes_of(c), 0
-    if lines * kc == 1 and a_panel == 0 and b_strip == width and packed_strip == 0:
+    if lines * kc == 1 and b_strip == width and packed_strip == 0:
         outer_rows(rows, strips * width, a, a_row, b, out, start)
         ended(end, rows, strips * width, c, ldc, 0)
         return
@@ -177,7 +177,7 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
     if short:
         announce(least(ROWS, rows), strips * width, beside, beside_row)
     # A's rows in one stretch, beside a B that stays near
-    of_a = a_row == lines * kc and a_panel == 0 and kc * strips <= FEW
+    of_a = a_row == lines * kc and kc * strips <= FEW
     # of C, the next panel; where that falls on the same cache sets as this one, two tiles further
     coming = 2 * width if beside_row % SAME_SETS == 0 else ROWS * beside_row
     while i < rows:
@@ -210,7 +210,7 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
                 to, since = (to[0] + done * width, ldc), (since[0] + done * width * before_col, before_row, before_col)
                 by_rows(tiles, height, 1, ROWS, (2, strips - done, kc, None, at, of, to, since, soon, then, None, 0))
             ended(end, height, strips * width, c + i * ldc, ldc, i)
-            a += a_panel if a_panel > 0 else height * a_row
+            a += height * a_row
             i += height
 
 
@@ -242,7 +242,7 @@ def copied_strips(panels, strips, kc, a, a_col, right, out, start, ahead, end, c
 def block_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, packed_strip, copy, size, copied):
     """As `full_strips`; A's panels of ROWS rows, but a first one that packs B, are copied if `copied` is 1, or have
     been if it is 2."""
-    a, a_row, a_col, a_panel, lines, a_line = left
+    a, a_row, a_col, lines, a_line = left
     c, ldc = out
     before, before_row, before_col = start
     done, width = 0, 2 * lanes_of(c)
@@ -256,7 +256,7 @@ def block_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, 
                       copied % 2)
         done += panels * ROWS
     if done < rows:
-        full_strips(rows - done, strips, kc, (a + done * a_row, a_row, a_col, a_panel, lines, a_line), right,
+        full_strips(rows - done, strips, kc, (a + done * a_row, a_row, a_col, lines, a_line), right,
                     (c + done * ldc, ldc), (before + done * before_row, before_row, before_col), (ahead, 0),
                     moved(end, done, 0), packed, packed_strip)
 
@@ -265,7 +265,7 @@ def block_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, 
 def narrow_strip(rows, cols, kc, left, right, out, start, end):
     """A block of A times the last `cols` columns of B, less than a strip; low panels as single rows, to compile less.
     `end`: see `ended`."""
-    a, a_row, a_col, a_panel, lines, a_line = left
+    a, a_row, a_col, lines, a_line = left
     c, ldc = out
     before, before_row, before_col = start
     soon, i, lanes = (right[0] + AHEAD * right[1], right[1], 0), 0, lanes_of(c)
@@ -283,7 +283,7 @@ def narrow_strip(rows, cols, kc, left, right, out, start, end):
                 else:
                     by_rows(tiles, height, TALL, ROWS, (1, 1, kc, cols, at, right, to, since, soon, then, None, 0))
             ended(end, height, cols, c + i * ldc, ldc, i)
-            a += a_panel if a_panel > 0 else height * a_row
+            a += height * a_row
             i += height
 
 
@@ -358,7 +358,7 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
         for q in range(k_blocks):
             p = q * kc
             steps, closing = least(kc, k - p), (end[0] if q == k_blocks - 1 else 0, end[1], end[2])
-            at = (a + (i * a_row + p * a_col), a_row, a_col, 0, 1, 0)
+            at = (a + (i * a_row + p * a_col), a_row, a_col, 1, 0)
             if turns and rows >= 2 * ROWS:
                 first = ROWS * (pack_b == ON_THE_WAY and i == 0)
                 pack_panels((rows - first) // ROWS, m - i - first, steps, at[0] + first * a_row, a_row, packed_a,
