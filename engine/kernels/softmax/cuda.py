@@ -104,7 +104,7 @@ def _softmax_lines(values, threads, fours):
             s, largest = warp_sum(s), top
             if threads > WARP:
                 largest, s = met(tops, sums, top, s, thread, threads)
-            factor, shift = math.exp(top - largest) / s, math.log(s)
+            factor, shift = math.exp(top - largest) / s, math.log(s) if s > 0 else s     # a line of -inf alone: NaN
             for k in range(values):
                 held[k] = (held[k] - largest) - shift if logarithm else held[k] * factor
             if fours:
