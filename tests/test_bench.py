@@ -1,5 +1,6 @@
 """The benchmarks time what they say they time."""
 import importlib
+import json
 import sys
 
 import numpy as np
@@ -46,6 +47,16 @@ def test_turns_go_on_until_the_ratio_is_known_or_patience_ends(scatter, turns, m
     times = timing.race({"ours": ours, "theirs": theirs}, rounds=5, seconds=0.02)
     assert len(times["ours"]) == len(times["theirs"]) == turns
     assert timing.ratio(times["theirs"], times["ours"]) == pytest.approx(2, rel=0.9 * scatter + 1e-9)
+
+
+def test_an_interrupted_suite_keeps_its_rows(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "rows.json"
+    file.write_text('{"step 1": [1]}')
+    monkeypatch.setattr(timing.Rows, "FILE", str(file))
+    found, row = timing.Rows("gemm", 2), {"group": "odd", "row": "7x13x17", "ratio": 1.5}
+    found.append(row)
+    assert json.loads(file.read_text()) == {"step 1": [1], "gemm 2": [row]}
+    assert "gemm 2: 1: odd 7x13x17: 1.50" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suite", SUITES)

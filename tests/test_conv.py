@@ -79,13 +79,14 @@ def test_random_shapes(seed):
 
 DEFAULTS = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}
 # one of each way: product with packed weights, 1x1 as a matrix, strided, depthwise, Winograd (with weights near and
-# large ones, where tasks share channels or tiles), few channels
+# large ones, where tasks share channels or tiles), few channels, panels that are copied turned
 LARGE = (((1, 23, 21, 130), (3, 3), 130, {}), ((2, 13, 14, 96), (1, 1), 70, {"padding": (0, 0, 0, 0)}),
          ((2, 25, 24, 33), (5, 3), 48, {"stride": (2, 2)}), ((2, 17, 19, 96), (3, 3), 96, {"groups": 96}),
          ((3, 17, 18, 32), (3, 3), 48, {}), ((8, 7, 7, 64), (3, 3), 32, {}), ((2, 7, 6, 112), (3, 3), 96, {}),
          ((1, 44, 41, 96), (3, 3), 112, {}), ((1, 40, 39, 3), (7, 7), 64, {}),
          ((5, 14, 13, 6), (5, 5), 16, {"padding": (0, 0, 0, 0)}), ((4, 13, 12, 3), (3, 3), 16, {}),
-         ((3, 12, 12, 1), (5, 5), 6, {"padding": (2, 2, 2, 2)}))
+         ((3, 12, 12, 1), (5, 5), 6, {"padding": (2, 2, 2, 2)}),
+         ((3, 17, 18, 66), (1, 1), 258, {"padding": (0, 0, 0, 0)}), ((2, 45, 44, 67), (3, 3), 258, {"stride": (2, 2)}))
 
 
 @compiled

@@ -5,7 +5,6 @@ have no other way to be limited.
 """
 import argparse
 import importlib
-import json
 import os
 import pathlib
 import subprocess
@@ -23,14 +22,12 @@ def cores():
 def measure(suites, count, only, file):
     """Runs suites in this process, with `count` threads."""
     from engine import __version__, threads
-    from tools.bench.timing import machine
+    from tools.bench.timing import Rows, keep, machine
     threads.set(count)
+    Rows.FILE = file
     print(machine(count), f"engine {__version__}", flush=True)
-    found = {f"{suite} {count}": importlib.import_module(f"tools.bench.{suite}").run(count, only) for suite in suites}
-    if file:
-        path = pathlib.Path(file)
-        held = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps({**held, **found}, indent=1))
+    for suite in suites:
+        keep(f"{suite} {count}", importlib.import_module(f"tools.bench.{suite}").run(count, only))
 
 
 def main():

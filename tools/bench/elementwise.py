@@ -5,7 +5,7 @@
 import numpy as np
 
 from tools.bench.gemm import aligned
-from tools.bench.timing import geometric_mean, median, race, ratio, table
+from tools.bench.timing import Rows, geometric_mean, median, race, ratio, table
 
 SIZES = [10 ** 3, 10 ** 4, 10 ** 5, 10 ** 6, 10 ** 7]
 COLUMNS = 1000                               # of the ops along an axis
@@ -101,7 +101,7 @@ def run(threads, only=None):
     torch.set_num_threads(threads)
     numba.set_num_threads(threads)
     stream = triad(20_000_000)
-    rng, found = np.random.default_rng(0), []
+    rng, found = np.random.default_rng(0), Rows("elementwise", threads)
     for size in SIZES + ([10 ** 8] if only == "large" else []):
         for name, ours, moved, theirs in cases(size, rng):
             if only in (None, "large") or only in name:

@@ -6,7 +6,7 @@ crosses a line is two accesses.
 """
 import numpy as np
 
-from tools.bench.timing import best_of, geometric_mean, median, race, ratio, table
+from tools.bench.timing import Rows, best_of, geometric_mean, median, race, ratio, table
 
 SQUARES = [16, 32, 64, 128, 256, 512, 768, 1000, 1024, 1536, 2048, 4096]
 BATCHES = (1, 16, 32, 64, 128, 256, 512)
@@ -70,7 +70,7 @@ def run(threads, only=None):
     """Prints rows and geometric means by group; `only` can be quick, float64 or a text in the row's name."""
     import torch
     torch.set_num_threads(threads)
-    found = []
+    found = Rows("gemm", threads)
     quick, dtype = only == "quick", "float64" if only == "float64" else "float32"
     text = only if only not in (None, "quick", "float64") else ""
     for group, name, m, k, n, ta, tb in shapes(quick or dtype == "float64"):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from tools.bench.gemm import aligned
-from tools.bench.timing import best_of, geometric_mean, median, race, ratio, table
+from tools.bench.timing import Rows, best_of, geometric_mean, median, race, ratio, table
 
 # (h = w, c, o, r = s, stride, padding), each layer once
 RESNET50 = ((224, 3, 64, 7, 2, 3),
@@ -119,7 +119,7 @@ def run(threads, only=None):
     """Prints rows and geometric means by network and direction."""
     import torch
     torch.set_num_threads(threads)
-    words, found = [w for w in (only or "").split(",") if w and w != "quick"], []
+    words, found = [w for w in (only or "").split(",") if w and w != "quick"], Rows("nets", threads)
     for network, batch, layer in layers("quick" in (only or "")):
         size, c, o, r, stride, _ = layer
         name = f"{network} {size}x{size} {c}-{o} {r}x{r}{f' /{stride}' if stride > 1 else ''} batch {batch}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from tools.bench import peers
 from tools.bench.ours import epoch_of
-from tools.bench.timing import best_of, geometric_mean, median, race, ratio, table
+from tools.bench.timing import Rows, best_of, geometric_mean, median, race, ratio, table
 
 NETWORKS = {"64-32-10": (64, 32, 10), "784-128-10": (784, 128, 10), "784-512-256-10": (784, 512, 256, 10),
             "8x1024": (1024,) * 9}
@@ -66,7 +66,7 @@ def run(threads, only=None):
     """Prints the tables; returns the rows. `only`: a text in the row's name; "torch" leaves the other peers out."""
     import torch
     torch.set_num_threads(threads)
-    found = []
+    found = Rows("step", threads)
     for name, sizes in NETWORKS.items():
         for batch in BATCHES:
             for optimizer in ("sgd", "adam"):

@@ -1,10 +1,13 @@
 """Fair timing on a shared machine: sides in turn (A B A B), medians and best, a pause before each side."""
+import json
 import os
+import pathlib
 import platform
 import statistics
+import sys
 import time
 
-PAUSE = 0.02                                 # seconds: another runtime's threads spin for a while after their work
+PAUSE = 0.006                                # seconds: another runtime's threads spin 2 ms after their work
 LONG_PAUSE = 0.1                             # the same beside ONNX Runtime, whose threads have a clock of their own
 SLOW = 0.5                                   # seconds: a unit that long needs no warming and fewer turns
 PRECISE, PATIENCE = 0.02, 4                  # standard error that a ratio may have; how many times the turns for it
@@ -51,6 +54,30 @@ def uncertainty(times):
     fastest = times[best_of(times, others)] if others else times[first]
     low, middle, high = statistics.quantiles((a / b for a, b in zip(fastest, times[first], strict=True)), n=4)
     return 0.93 * (high - low) / middle / len(fastest) ** 0.5
+
+
+class Rows(list):
+    """The rows of a suite, each said on stderr when it comes, and written to FILE: an interrupted run keeps its rows."""
+    FILE = None                              # path of a JSON file; the lists of other suites in it stay
+
+    def __init__(self, suite, threads):
+        super().__init__()
+        self.key, self.started = f"{suite} {threads}", time.perf_counter()
+
+    def append(self, row):
+        super().append(row)
+        name = " ".join(str(row[part]) for part in ("group", "op", "size", "row", "direction") if part in row)
+        print(f"{time.perf_counter() - self.started:6.0f} s  {self.key}: {len(self)}: {name}: {row['ratio']:.2f}",
+              file=sys.stderr, flush=True)
+        keep(self.key, self)
+
+
+def keep(key, rows):
+    """Writes rows to `Rows.FILE` under a key; does nothing without a file."""
+    if Rows.FILE:
+        path = pathlib.Path(Rows.FILE)
+        held = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**held, key: rows}, indent=1))
 
 
 def median(times):

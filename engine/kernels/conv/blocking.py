@@ -8,7 +8,8 @@ by weights has m rows (taps and channels) and k inner values (pixels).
     mc      rows that are multiplied with a strip of weights while it stays in L2
     ns      strips of weights in a group
     pack    1: the first panel copies the weights, 2: they are kept as copied
-    gather  1: patches are copied; 0: the image's rows are those of the product
+    gather  1: patches are copied, 0: the image's rows are those of the product; 2 more where panels of these rows are
+            copied turned, for many strips of weights
     m_tasks how many tasks share the rows; the others share the columns
 """
 import math
@@ -25,6 +26,8 @@ from engine.kernels.op import Spec
 from engine.kernels.simd import ROWS, cache_bytes, lanes
 
 PACKED_FROM = 160                            # rows of a task from which a copy of large weights pays
+TURNED_ROWS, TURNED_BESIDE = 16 * ROWS, 8    # rows and strips of weights from which turned copies of panels pay
+SUMMED_ROWS, SUMMED_BESIDE = 8 * ROWS, 4     # the same of a gradient by the weights, that copies them on its way
 LONGEST = 4096                               # bytes of a k block
 ALIKE = 1.05                                 # so much longer may tasks take that share the rows: they read images once
 SLOW = 4                                     # multiply-adds of a product in the time of one of a depthwise convolution
@@ -82,12 +85,15 @@ def plan_product(m, n, k, gather, scatter, packed, dtype, threads, groups=1, kep
         values += ceil(strips, n_tasks) * ceil(k, kc) * kc * width + width * lanes(dtype)
     if gather:
         values += mc * distance(kc, dtype) + WIDE * lanes(dtype)
+    turn = rows >= TURNED_ROWS and columns >= TURNED_BESIDE * width
+    if turn:
+        values += panels_values(mc, kc, dtype)
     if scatter:
         values += mc * columns + width
     tasks = m_tasks * n_tasks
     u = kept_values(n, k, kc, groups, dtype) if kept else 0
     return (tasks, (Spec((u,), dtype), Spec((tasks * values,), dtype)),
-            Blocking(kc, mc, ns, pack, int(gather), m_tasks))
+            Blocking(kc, mc, ns, pack, int(gather) + 2 * turn, m_tasks))
 
 
 def kept_values(n, k, kc, groups, dtype):
@@ -106,14 +112,22 @@ def plan_weights(m, n, k, gather, dtype, threads, groups=1):
     m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
     mc = up(near_equal(ceil(m, m_tasks), SLICE * ROWS), ROWS)
     ns = min(ceil(strips, n_tasks), WIDEST)
-    kc = near_equal(k, max(64, l2 * 5 // 8 // ((ns * width + mc) * size)))
+    turn = mc >= SUMMED_ROWS and ns >= SUMMED_BESIDE
+    kc = near_equal(k, max(64, l2 * 5 // 8 // ((ns * width + (1 + turn) * mc) * size)))
     # the first panel that copies has to be a tall one
     pack = ceil(m, m_tasks) >= 5 * ROWS and mc >= 4 * ROWS and n >= 4 * width and kc >= ROWS
     values = WIDE * lanes(dtype) + (ns * kc * width + width * lanes(dtype)) * pack
     if gather:
         values += kc * distance(mc, dtype) + WIDE * lanes(dtype)
+    if turn:
+        values += panels_values(mc, kc, dtype)
     tasks = m_tasks * n_tasks
-    return tasks, (Spec((tasks * values,), dtype),), Blocking(kc, mc, ns, int(pack), int(gather), m_tasks)
+    return tasks, (Spec((tasks * values,), dtype),), Blocking(kc, mc, ns, int(pack), int(gather) + 2 * turn, m_tasks)
+
+
+def panels_values(rows, kc, dtype):
+    """Values of the turned copies of the panels of so many rows."""
+    return rows // ROWS * (ROWS * up(kc, lanes(dtype)) + lanes(dtype))
 
 
 def plan_winograd(tiles, k, n, dtype, threads):

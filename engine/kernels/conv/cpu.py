@@ -27,16 +27,19 @@ from engine.kernels.conv.winograd import convolve_tiles, weight_tiles
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
 from engine.kernels.matmul.tiles import (
     AHEAD,
+    PACKED_AHEAD,
     SPREAD,
     WIDE,
+    block_strips,
     finish,
     full_strips,
     least,
     moved,
     narrow_strip,
+    pack_panels,
     padded,
 )
-from engine.kernels.simd import hook, lanes_of, part, pointer, tile, tile_load, tile_store, unit
+from engine.kernels.simd import ROWS, hook, lanes_of, part, pointer, tile, tile_load, tile_store, unit
 from engine.kernels.split import span
 
 PRODUCT, DEPTHWISE, WINOGRAD, NARROW, LINES = 0, 1, 2, 3, 4         # the ways of a convolution
@@ -50,14 +53,27 @@ def distance(count, lanes):
 
 
 @part
-def block_of_tiles(rows, n, steps, left, right, out, start, end, strips_at_once, packed, packed_strip, pack):
+def panel_values(kc, lanes):
+    """Values of a panel of ROWS rows that is copied turned, and of what its last vector has too much."""
+    return ROWS * padded(kc, lanes) + lanes
+
+
+@part
+def block_of_tiles(rows, n, steps, left, right, out, start, end, strips_at_once, packed, packed_strip, pack, turned,
+                   size):
     """A block of rows times a k block of all n columns. pack: 0 the weights are read where they are, 1 the first panel
-    copies them to `packed`, 2 they are read from there. `end`: see `ended`."""
+    copies them to `packed`, 2 they are read from there. size: if not 0, panels of the rows are copied to `turned`, as
+    many values each. `end`: see `ended`."""
     b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
     width = 2 * lanes_of(c)
-    full = n // width
+    full, copies = n // width, 0
+    if size > 0 and rows >= 2 * ROWS:
+        copies = 1                           # of a transposed operand, by the first strip on its way
+    if copies and left[2] == 1:
+        copies, first = 2, ROWS * (pack == 1)
+        pack_panels((rows - first) // ROWS, rows - first, steps, left[0] + first * left[1], left[1], turned, size)
     for s in range(0, full, strips_at_once):
         j, count = s * width, least(strips_at_once, full - s)
         of, ahead, copy = (b + s * b_strip, ldb, b_strip), (AHEAD * ldb, 0), 0
@@ -68,8 +84,12 @@ def block_of_tiles(rows, n, steps, left, right, out, start, end, strips_at_once,
         elif pack == 2:
             of, ahead = (packed + s * packed_strip, width, packed_strip), (count * packed_strip, least(rows, SPREAD))
         since = before + j * before_col, before_row, before_col
-        full_strips(rows, count, steps, left, of, (c + j, ldc), since, ahead, moved(end, 0, j),
-                    packed + s * packed_strip, copy)
+        if copies:
+            block_strips(rows, count, steps, left, of, (c + j, ldc), since, PACKED_AHEAD * width, moved(end, 0, j),
+                         packed + s * packed_strip, copy, turned, size, copies if s == 0 else 2)
+        else:
+            full_strips(rows, count, steps, left, of, (c + j, ldc), since, ahead, moved(end, 0, j),
+                        packed + s * packed_strip, copy)
     j = full * width
     if j < n:
         narrow_strip(rows, n - j, steps, left, (b + full * b_strip, ldb, 0), (c + j, ldc),
@@ -106,9 +126,13 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, end, scat
         packed, strips = work, (n + width - 1) // width
         packed_a = work + (k_blocks * strips * b_strip + lanes * width)
     ld = distance(kc, lanes)
-    held = packed_a
-    if gather:
-        held = packed_a + (mc * ld + WIDE * lanes)
+    turned, size = packed_a, 0
+    if gather & 1:
+        turned = packed_a + (mc * ld + WIDE * lanes)
+    held = turned
+    if gather & 2:
+        size = panel_values(kc, lanes)
+        held = turned + mc // ROWS * size
     for i in range(first, first + m, mc):
         rows = least(mc, first + m - i)
         c, ldc = place[0] + i * place[3], place[3]
@@ -118,7 +142,7 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, end, scat
             p = q * kc
             steps, closing = least(kc, k - p), moved(end, i, 0)
             a, a_row = image[0] + (i * image[3] + p), image[3]
-            if gather and steps > 0:
+            if gather & 1 and steps > 0:
                 patches(image, window, grid, i, rows, p, steps, packed_a, ld)
                 a, a_row = packed_a, ld
             before, before_row, before_col = c, ldc, 1
@@ -128,7 +152,7 @@ def convolve(first, m, n, k, image, window, grid, right, place, start, end, scat
                 closing = 0, closing[1], 0
             block_of_tiles(rows, n, steps, (a, a_row, 1, 1, 0), (b + p * ldb, ldb, b_step), (c, ldc),
                            (before, before_row, before_col), closing, ns, packed + q * strips * b_strip, b_strip,
-                           2 if pack == 1 and i > first else pack)
+                           2 if pack == 1 and i > first else pack, turned, size)
         if scattered:
             scatter(i, rows, n, grid, held, place)
 

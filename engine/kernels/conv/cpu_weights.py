@@ -1,6 +1,6 @@
 """The gradient by the weights on the CPU: dw (r s c, o) = patches (pixels, r s c).T dy (pixels, o), a block of pixels
 at a time; the text of `cpu.py` says how patches, groups and sums are handled."""
-from engine.kernels.conv.cpu import DEPTHWISE, LINES, WINOGRAD, block_of_tiles, distance
+from engine.kernels.conv.cpu import DEPTHWISE, LINES, WINOGRAD, block_of_tiles, distance, panel_values
 from engine.kernels.conv.depthwise import depthwise_weight_gradient
 from engine.kernels.conv.lines import add_chunks, sums_of_chunks
 from engine.kernels.conv.patches import patches
@@ -18,14 +18,18 @@ def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out,
     dw, ldc = out
     lanes = lanes_of(dy)
     ld, b_strip = distance(mc, lanes), kc * 2 * lanes
-    held = work + (ns * b_strip + 2 * lanes * lanes) * pack
-    i = 0
+    held, size, i = work + (ns * b_strip + 2 * lanes * lanes) * pack, 0, 0
+    turned = held
+    if gather & 1:
+        turned = held + (kc * ld + WIDE * lanes)
+    if gather & 2:
+        size = panel_values(kc, lanes)
     while i == 0 or i < pixels:              # without pixels, a sum of nothing
         steps = least(kc, pixels - i)
         for k in range(k0, k0 + rows, mc):
             count = least(mc, k0 + rows - k)
             a, a_col = image[0] + (i * image[3] + k), image[3]
-            if gather:
+            if gather & 1:
                 patches(image, window, grid, i, steps, k, count, held, ld)
                 a, a_col = held, ld
             before, before_row, before_col = dw + k * ldc, ldc, 1
@@ -33,7 +37,7 @@ def weights_of_group(k0, rows, columns, pixels, image, window, grid, right, out,
                 before, before_row, before_col = zero
             block_of_tiles(count, columns, steps, (a, 1, a_col, 1, 0), (dy + i * ldb, ldb, 2 * lanes),
                            (dw + k * ldc, ldc), (before, before_row, before_col), (0, dw, 0), ns, work, b_strip,
-                           pack if k == k0 else 2 * pack)
+                           pack if k == k0 else 2 * pack, turned, size)
         i += kc
 
 
