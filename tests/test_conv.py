@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from numba import config
+from shares import run_unequal
 
 from engine import target as targets
 from engine.errors import DtypeError, ShapeError
@@ -123,7 +124,12 @@ def test_the_same_bits_however_many_tasks(tasks, monkeypatch):
             for scratch in call.scratch:
                 scratch[...] = np.nan
             program.run()
-            np.testing.assert_array_equal(y, op(*inputs, **attributes), err_msg=f"{name} {x} {kernel} {o}")
+            want = op(*inputs, **attributes)
+            np.testing.assert_array_equal(y, want, err_msg=f"{name} {x} {kernel} {o}")
+            for scratch in (y, *call.scratch):
+                scratch[...] = np.nan
+            run_unequal(program, tasks)
+            np.testing.assert_array_equal(y, want, err_msg=f"unequal shares: {name} {x} {kernel} {o}")
 
 
 def test_ways():

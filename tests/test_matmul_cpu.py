@@ -4,6 +4,7 @@ import itertools
 import numpy as np
 import pytest
 from numba import config
+from shares import unequal
 
 from engine.kernels.formula import Formula
 from engine.kernels.matmul import blocking, cpu
@@ -30,11 +31,12 @@ def product(a, b, transpose_a, transpose_b):
     return (a.swapaxes(-1, -2) if transpose_a else a) @ (b.swapaxes(-1, -2) if transpose_b else b)
 
 
-def run(kernel, arguments, plan, order=1):
-    """All tasks, one after the other; work starts as garbage."""
+def run(kernel, arguments, plan, order=1, shares=None):
+    """All tasks, one after the other, of equal shares or of those that the seed `shares` gives; work starts as
+    garbage."""
     tasks, work, numbers = plan
     scratch = [np.full(s.shape, np.nan, s.dtype) for s in work]
-    for task in range(tasks)[::order]:
+    for task in (range(tasks) if shares is None else unequal(tasks, shares))[::order]:
         kernel(*arguments, *scratch, *numbers, task, tasks)
 
 
@@ -58,6 +60,9 @@ def test_matmul(size, form, dtype):
         c = before.copy()
         run(cpu.MATMUL_PHASES, (a, b, *form, c), cpu.plan_matmul(m, n, k, *form, dtype, threads, add))
         close(c, want + before if add else want, k)
+        equal, c = c, before.copy()
+        run(cpu.MATMUL_PHASES, (a, b, *form, c), cpu.plan_matmul(m, n, k, *form, dtype, threads, add), shares=threads)
+        np.testing.assert_array_equal(c, equal)
 
 
 def many_tasks(m, n, k, transpose_a, transpose_b, dtype, way, tasks, **changes):
@@ -86,6 +91,8 @@ def test_the_same_bits_however_the_work_is_shared(form):
         if change.get("pack_b") and tasks > 1:
             continue                         # needs ROWS rows in every task
         run(cpu.MATMUL_PHASES, (a, b, *form, c), many_tasks(m, n, k, *form, "float32", 0, tasks, **change), -1)
+        results.append(c.copy())
+        run(cpu.MATMUL_PHASES, (a, b, *form, c), many_tasks(m, n, k, *form, "float32", 0, tasks, **change), -1, tasks)
         results.append(c)
     close(results[0], product(a, b, *form), k)
     for c in results[1:]:

@@ -64,6 +64,7 @@ class Arrangement(NamedTuple):
     blocking: tuple = ()                     # ints, Formulas and Stores that only the CPU kernel needs
     tasks: int = 1
     gpu_work: tuple = ()                     # Specs of scratch arrays that the CUDA launcher gets after the outputs
+    grains: int = 0                          # pieces that the tasks share by `span`, equally or not; 0: equally only
 
 
 class Cost(NamedTuple):
@@ -75,7 +76,7 @@ class Cost(NamedTuple):
 def flat(inputs, outputs, attributes, threads):
     """Arrangement of an elementwise op: every array has one dimension; attributes follow in their declared order."""
     return Arrangement(tuple((s.size,) for s in inputs), tuple((s.size,) for s in outputs), tuple(attributes.values()),
-                       tasks=share(max(s.size for s in (*inputs, *outputs)), threads))
+                       tasks=share(max(s.size for s in (*inputs, *outputs)), threads), grains=outputs[0].size)
 
 
 def rows(inputs, outputs, attributes, threads):

@@ -135,8 +135,9 @@ def prepare(*programs):
     programs = [p for p in programs if p.target is targets.cpu and not config.DISABLE_JIT]
     found = iter(entries.entries_of([w for p in programs for call in p.calls for w in call.wanted]))
     for p in programs:
-        p._table = np.array([(next(found).address, call.block.ctypes.data, call.arrangement.tasks)
-                             for call in p.calls for _ in call.wanted], np.int64).reshape(-1, 3)
+        p._table = np.array([(next(found).address, call.block.ctypes.data, call.arrangement.tasks,
+                              call.arrangement.grains) for call in p.calls for _ in call.wanted], np.int64)
+        p._table = p._table.reshape(-1, 4)
         p._alone = p._table[:, 2].max(initial=1) == 1
 
 

@@ -15,7 +15,7 @@ import math
 from numba import float64, int32
 
 from engine.kernels.gpu import cuda, device, kernel, load1, warp_max, warp_sum
-from engine.kernels.simd.parts import part
+from engine.kernels.shares import number_of, span  # noqa: F401 (kernels find here how work is divided)
 
 CHUNK = 8192                                 # values of a chunk of a sum
 LANES = 128                                  # threads of a block that adds together
@@ -47,13 +47,6 @@ def line_shape(size, width):
 def rows_of_chunk(width):
     """Rows of a chunk of a sum over rows of so many values: it stays in the cache for a second look."""
     return min(256, max(16, 2 * CHUNK // max(1, width)))
-
-
-@part(forceinline=True)
-def span(size, task, tasks):
-    """(first, count) of the share of one task in `size` things."""
-    first = max(0, size * task // tasks)
-    return first, size * (task + 1) // tasks - first
 
 
 # min and max of numba's built-in CUDA do not compile (0.68): kernels use these.

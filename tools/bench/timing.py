@@ -57,7 +57,7 @@ def uncertainty(times):
 
 
 class Rows(list):
-    """The rows of a suite, each said on stderr when it comes, and written to FILE: an interrupted run keeps its rows."""
+    """A suite's rows, each said on stderr when it comes and written to FILE: an interrupted run keeps its rows."""
     FILE = None                              # path of a JSON file; the lists of other suites in it stay
 
     def __init__(self, suite, threads):

@@ -51,8 +51,12 @@ from engine.kernels.conv.reference import (
     transposed_output,
     weight_gradient_reference,
 )
+from engine.kernels.conv.winograd import OUT
 from engine.kernels.matmul import LINEAR, MATMUL
+from engine.kernels.matmul import cpu as products
+from engine.kernels.matmul.blocking import UNIT, ceil
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats
+from engine.kernels.simd import lanes
 
 # ------------------------------------------------------------------------------------------------------------- shapes
 
@@ -172,6 +176,18 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
                                       a.get("kept", False))
 
 
+def grains(way, y, tasks, numbers):
+    """How many pieces of an output, whose Spec is given, so many tasks share; 0 where they share both sides."""
+    images, p, q, channels = y.shape
+    if way in (cpu.DEPTHWISE, cpu.LINES):
+        return images * p
+    if way == cpu.NARROW:
+        return images
+    if numbers.m_tasks == tasks:
+        return images * ceil(p, OUT) * ceil(q, OUT) if way == cpu.WINOGRAD else ceil(images * p * q, UNIT)
+    return ceil(channels, 2 * lanes(y.dtype)) if numbers.m_tasks == 1 else 0
+
+
 def conv2d_arrange(inputs, outputs, attributes, threads):
     x, w, y = inputs[0].shape, inputs[1].shape, outputs[0]
     way, tasks, work, numbers = plan(math.prod(y.shape[:3]), w[3] // attributes["groups"], math.prod(w[:3]), x, w,
@@ -180,7 +196,7 @@ def conv2d_arrange(inputs, outputs, attributes, threads):
     parts = cuda.parts_spec("forward", x, w, y.shape, attributes["groups"], attributes["stride"],
                             attributes["dilation"], y.dtype)
     return Arrangement(tuple(s.shape for s in inputs), (y.shape,), (*geometry(attributes), *f), work, (*numbers, way),
-                       tasks, parts)
+                       tasks, parts, grains(way, y, tasks, numbers))
 
 
 def input_gradient_arrange(inputs, outputs, attributes, threads):
@@ -201,12 +217,12 @@ def input_gradient_arrange(inputs, outputs, attributes, threads):
     parts = cuda.parts_spec("input", dx.shape, w, dy, attributes["groups"], attributes["stride"],
                             attributes["dilation"], dx.dtype)
     return Arrangement(tuple(s.shape for s in inputs), (dx.shape,), (*geometry(attributes), *f), work, (*numbers, way),
-                       tasks, parts)
+                       tasks, parts, grains(way, dx, tasks, numbers))
 
 
 def weight_gradient_arrange(inputs, outputs, attributes, threads):
     x, dy, dw = inputs[0].shape, inputs[1].shape, outputs[0]
-    groups, pixels, k = attributes["groups"], math.prod(dy[:3]), dw.shape[2]
+    groups, pixels, k, pieces = attributes["groups"], math.prod(dy[:3]), dw.shape[2], 0
     if is_deep(dw.shape, groups):
         way, tasks, work = cpu.DEPTHWISE, tasks_for(pixels * dw.size, threads), (Spec((0,), dw.dtype),) * 2
         numbers = Blocking(1, 1, 1, 0, 0, 1)
@@ -223,10 +239,12 @@ def weight_gradient_arrange(inputs, outputs, attributes, threads):
         tasks, work, numbers = plan_weights(math.prod(dw.shape[:3]), dy[3] // groups, pixels, gather, dw.dtype, threads,
                                             groups)
         work = Spec((0,), dw.dtype), *work
+        matrix = Spec((math.prod(dw.shape[:3]), dw.shape[3] // groups), dw.dtype)
+        pieces = products.grains(matrix, tasks, numbers.m_tasks)
     parts = cuda.parts_spec("weights", x, dw.shape, dy, attributes["groups"], attributes["stride"],
                             attributes["dilation"], dw.dtype)
     return Arrangement(tuple(s.shape for s in inputs), (dw.shape,), geometry(attributes), work, (*numbers, way), tasks,
-                       parts)
+                       parts, pieces)
 
 
 # ---------------------------------------------------------------------------------------------------------- gradients

@@ -24,6 +24,7 @@ from engine.kernels.matmul.fused import joined
 from engine.kernels.matmul.tiles import finish
 from engine.kernels.op import Op, demand, floats
 from engine.kernels.simd import hook, part, pointer
+from engine.kernels.split import number_of
 
 # ----------------------------------------------------------------------------------------------------- NumPy reference
 
@@ -47,7 +48,7 @@ def add_weights(x, w, bias, beside, sh, sw, top, left, dh, dw, groups, f, y, u, 
 def add_kernel(x, w, bias, beside, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks,
                way, task, tasks):
     """y = f(conv(x, w) + bias, beside)"""
-    own, o = pointer(work) + work.shape[0] // tasks * task, y.shape[3]
+    own, o = pointer(work) + work.shape[0] // tasks * number_of(task), y.shape[3]
     done = hook(finish, (task, o, pointer(y), o, pointer(beside), o), None, f)
     forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, (pointer(bias), 0, 1), (done, pointer(beside), o), own,
           (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)

@@ -23,6 +23,7 @@ from engine.kernels.conv.winograd import OUT, PLACES, SIDE, TAPS
 from engine.kernels.matmul.blocking import SERIAL_BELOW, ceil, least, near_equal, up
 from engine.kernels.matmul.tiles import TALL, WIDE
 from engine.kernels.op import Spec
+from engine.kernels.shares import most
 from engine.kernels.simd import ROWS, cache_bytes, lanes
 
 PACKED_FROM = 160                            # rows of a task from which a copy of large weights pays
@@ -66,23 +67,23 @@ def plan_product(m, n, k, gather, scatter, packed, dtype, threads, groups=1, kep
         few = strips * up(ceil(m, tasks), 4) > ALIKE * ceil(strips, tasks) * up(m, 4)
     n_tasks = tasks if few and strips >= tasks else 1
     m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
-    rows, columns = ceil(m, m_tasks), ceil(strips, n_tasks) * width
+    rows, columns = most(m, m_tasks), most(strips, n_tasks) * width
     pack = 0
     if kept:
         pack = 2
-    elif not packed and rows >= PACKED_FROM and k * n * size > l2 // 4:
+    elif not packed and ceil(m, m_tasks) >= PACKED_FROM and k * n * size > l2 // 4:
         pack = 1
     kc = near_equal(k, LONGEST // size if pack or packed else max(128, min(LONGEST // size, l2 // 4 // (n * size))))
     if kept:
         kc = near_equal(k, LONGEST // 2 // size)
     fit = max(l2 * 3 // 8 // (kc * size) if kc * size >= 1024 else 0, l2 // 4 // ((kc + min(n, 512)) * size))
     mc = up(near_equal(rows, max(4 * ROWS, fit // ROWS * ROWS)), ROWS) if gather else 42 * ROWS
-    ns = min(ceil(strips, n_tasks), max(1, l2 * 3 // 8 // (kc * width * size)))
+    ns = min(most(strips, n_tasks), max(1, l2 * 3 // 8 // (kc * width * size)))
     if kept:                                 # while these are read, the next ones are on their way
         ns = min(ns, max(1, l2 // 16 // (kc * width * size)))
     values = WIDE * lanes(dtype)
     if pack == 1:
-        values += ceil(strips, n_tasks) * ceil(k, kc) * kc * width + width * lanes(dtype)
+        values += most(strips, n_tasks) * ceil(k, kc) * kc * width + width * lanes(dtype)
     if gather:
         values += mc * distance(kc, dtype) + WIDE * lanes(dtype)
     turn = rows >= TURNED_ROWS and columns >= TURNED_BESIDE * width
@@ -110,8 +111,8 @@ def plan_weights(m, n, k, gather, dtype, threads, groups=1):
     strips = max(1, ceil(n, width))
     n_tasks = tasks if m < 2 * ROWS * tasks and strips >= tasks else 1
     m_tasks = least(tasks, ceil(m, 4)) if n_tasks == 1 else 1
-    mc = up(near_equal(ceil(m, m_tasks), SLICE * ROWS), ROWS)
-    ns = min(ceil(strips, n_tasks), WIDEST)
+    mc = up(near_equal(most(m, m_tasks), SLICE * ROWS), ROWS)
+    ns = min(most(strips, n_tasks), WIDEST)
     turn = mc >= SUMMED_ROWS and ns >= SUMMED_BESIDE
     kc = near_equal(k, max(64, l2 * 5 // 8 // ((ns * width + (1 + turn) * mc) * size)))
     # the first panel that copies has to be a tall one
@@ -142,12 +143,12 @@ def plan_winograd(tiles, k, n, dtype, threads):
     n_tasks = least(threads, strips) if few else 1
     m_tasks = 1 if few else least(threads, ceil(tiles, ROWS))
     if near:
-        kc, ns, beside, fit = k, ceil(strips, n_tasks), 0, l2 * 5 // 8 // (PLACES * (k + n + width) * size)
+        kc, ns, beside, fit = k, most(strips, n_tasks), 0, l2 * 5 // 8 // (PLACES * (k + n + width) * size)
     else:
-        kc, ns = up(near_equal(k, FRESH_ROWS), lane), least(FRESH_STRIPS, ceil(strips, n_tasks))
+        kc, ns = up(near_equal(k, FRESH_ROWS), lane), least(FRESH_STRIPS, most(strips, n_tasks))
         beside = PLACES * (ns * kc * width + lane) + TAPS * TAPS * lane * ns * width
         fit = FRESH_TILES
-    block = up(near_equal(ceil(tiles, m_tasks), max(8 * ROWS, fit // ROWS * ROWS)), ROWS)
+    block = up(near_equal(most(tiles, m_tasks), max(8 * ROWS, fit // ROWS * ROWS)), ROWS)
     values = (2 * WIDE * lane + PLACES * (lane + k + lane + block * (k + lane + ns * width + lane) + 2 * lane)
               + max(beside, TAPS * TAPS * lane * ns * width))
     u = PLACES * k * strips * width if near else 0

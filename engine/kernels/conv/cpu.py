@@ -40,7 +40,7 @@ from engine.kernels.matmul.tiles import (
     padded,
 )
 from engine.kernels.simd import ROWS, hook, lanes_of, part, pointer, tile, tile_load, tile_store, unit
-from engine.kernels.split import span
+from engine.kernels.split import number_of, span
 
 PRODUCT, DEPTHWISE, WINOGRAD, NARROW, LINES = 0, 1, 2, 3, 4         # the ways of a convolution
 TURNING = PRODUCT, NARROW, LINES             # that want a gradient's weights turned before
@@ -184,8 +184,13 @@ def by_tiles(x, weights, n, y, pad, u, start, end, own, kc, mc, ns, pack, m_task
     lanes, k = lanes_of(own), x.shape[3]
     width = 2 * lanes
     zero, tiles = zeros(own, lanes), number * ((p + 3) // 4) * ((q + 3) // 4)
-    _, _, j, columns = task_rectangle(1, n, 1, task % (tasks // m_tasks), 1, tasks // m_tasks, lanes)
-    first, count = span(tiles, task // (tasks // m_tasks), m_tasks)
+    n_tasks, row, column = tasks // m_tasks, number_of(task) // (tasks // m_tasks), number_of(task) % (tasks // m_tasks)
+    if n_tasks == 1:                         # only one side is shared: the shares may be unequal
+        row = task
+    elif m_tasks == 1:
+        column = task
+    _, _, j, columns = task_rectangle(1, n, 1, column, 1, n_tasks, lanes)
+    first, count = span(tiles, row, m_tasks)
     made = pointer(u), 0, 0
     if pack == 2:
         made = pointer(u) + j * k, k * padded(n, width), k * width
@@ -256,7 +261,7 @@ def conv2d_weights(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work,
 def conv2d_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, u, work, kc, mc, ns, pack, gather, m_tasks, way,
                   task, tasks):
     """y = f(conv(x, w) + bias): sums start from the bias."""
-    own, to, o = pointer(work) + work.shape[0] // tasks * task, pointer(y), y.shape[3]
+    own, to, o = pointer(work) + work.shape[0] // tasks * number_of(task), pointer(y), y.shape[3]
     done = hook(finish, (task, o, to, o, to, o), f, None)
     forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, (pointer(bias), 0, 1), (done, to, o), own,
           (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
@@ -273,7 +278,7 @@ def plain_weights(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, n
 def plain_kernel(x, w, sh, sw, top, left, dh, dw, groups, y, u, work, kc, mc, ns, pack, gather, m_tasks, way, task,
                  tasks):
     """y = conv(x, w)"""
-    own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(y))
+    own, lanes = pointer(work) + work.shape[0] // tasks * number_of(task), lanes_of(pointer(y))
     forth(x, w, (sh, sw, top, left, dh, dw, groups), y, u, zeros(own, lanes), (0, pointer(y), 0), own + WIDE * lanes,
           (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
@@ -345,14 +350,14 @@ def input_gradient_turn(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u,
                         m_tasks, way, task, tasks):
     """First phase: the weights, turned."""
     turn(w, dx.shape[1], dx.shape[2], (sh, sw, top, left, dh, dw, groups), turned, u,
-         pointer(work) + work.shape[0] // tasks * task, ns, pack, way, task, tasks)
+         pointer(work) + work.shape[0] // tasks * number_of(task), ns, pack, way, task, tasks)
 
 
 @part
 def input_gradient_kernel(dy, w, sh, sw, top, left, dh, dw, groups, dx, turned, u, work, kc, mc, ns, pack, gather,
                           m_tasks, way, task, tasks):
     """dx of y = conv(x, w)"""
-    own, lanes = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dx))
+    own, lanes = pointer(work) + work.shape[0] // tasks * number_of(task), lanes_of(pointer(dx))
     back(dy, w, (sh, sw, top, left, dh, dw, groups), dx, turned, u, zeros(own, lanes), (0, pointer(dx), 0),
          own + WIDE * lanes, (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)
 
@@ -362,14 +367,14 @@ def transpose_turn(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, 
                    m_tasks, way, task, tasks):
     """First phase of a transposed convolution: the weights, turned."""
     turn(w, y.shape[1], y.shape[2], (sh, sw, top, left, dh, dw, groups), turned, u,
-         pointer(work) + work.shape[0] // tasks * task, ns, pack, way, task, tasks)
+         pointer(work) + work.shape[0] // tasks * number_of(task), ns, pack, way, task, tasks)
 
 
 @part
 def transpose_kernel(x, w, bias, sh, sw, top, left, dh, dw, groups, f, y, turned, u, work, kc, mc, ns, pack, gather,
                      m_tasks, way, task, tasks):
     """y = f(the input gradient of a convolution, of x, + bias)"""
-    own, to, c = pointer(work) + work.shape[0] // tasks * task, pointer(y), y.shape[3]
+    own, to, c = pointer(work) + work.shape[0] // tasks * number_of(task), pointer(y), y.shape[3]
     done = hook(finish, (task, c, to, c, to, c), f, None)
     back(x, w, (sh, sw, top, left, dh, dw, groups), y, turned, u, (pointer(bias), 0, 1), (done, to, c), own,
          (kc, mc, ns, pack, gather, m_tasks, way), task, tasks)

@@ -8,7 +8,7 @@ from engine.kernels.conv.winograd import sum_tiles, weights_of_sums
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
 from engine.kernels.matmul.tiles import WIDE, least
 from engine.kernels.simd import lanes_of, part, pointer
-from engine.kernels.split import span
+from engine.kernels.split import number_of, span
 
 
 @part
@@ -47,8 +47,8 @@ def sums_by_tiles(x, dy, pad, sums, own, mc, m_tasks, task, tasks):
     number, p, q, n = dy.shape
     h, width, c = x.shape[1], x.shape[2], x.shape[3]
     lanes, zero = lanes_of(own), zeros(own, lanes_of(own))
-    i0, lines = span(6, task // (tasks // m_tasks), m_tasks)
-    k, count = span(c // lanes, task % (tasks // m_tasks), tasks // m_tasks)
+    i0, lines = span(6, number_of(task) // (tasks // m_tasks), m_tasks)
+    k, count = span(c // lanes, number_of(task) % (tasks // m_tasks), tasks // m_tasks)
     sum_tiles((pointer(x) + k * lanes, h, width, c), count * lanes, (pointer(dy), p, q, n),
               number * ((p + 3) // 4) * ((q + 3) // 4), (i0, i0 + lines), pad, pointer(sums), k * lanes, c, zero,
               own + WIDE * lanes, mc)
@@ -59,7 +59,8 @@ def weight_gradient_kernel(x, dy, sh, sw, top, left, dh, dw, groups, dweights, s
                            m_tasks, way, task, tasks):
     """dw of y = conv(x, w)"""
     geometry = (sh, sw, top, left, dh, dw, groups)
-    own, lanes, n = pointer(work) + work.shape[0] // tasks * task, lanes_of(pointer(dy)), dy.shape[3] // groups
+    own, lanes = pointer(work) + work.shape[0] // tasks * number_of(task), lanes_of(pointer(dy))
+    n = dy.shape[3] // groups
     if way == DEPTHWISE:
         depthwise_weight_gradient(x, dy, geometry, dweights, task, tasks)
         return

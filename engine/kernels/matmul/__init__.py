@@ -48,7 +48,7 @@ def matmul_arrange(inputs, outputs, attributes, threads):
     flags = int(attributes["transpose_a"]), int(attributes["transpose_b"])
     tasks, work, blocking = cpu.plan_matmul(m, n, k, *flags, outputs[0].dtype, threads)
     return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), flags, work, blocking, tasks,
-                       cuda.parts_spec(m, n, k, outputs[0].dtype))
+                       cuda.parts_spec(m, n, k, outputs[0].dtype), cpu.grains(outputs[0], tasks, blocking[-1]))
 
 
 def matmul_cost(inputs, outputs, attributes):
@@ -79,7 +79,7 @@ def batched_matmul_arrange(inputs, outputs, attributes, threads):
     flags = int(attributes["transpose_a"]), int(attributes["transpose_b"])
     k = inputs[0].shape[1 if flags[0] else 2]
     tasks, work, blocking = cpu.plan_batched(count, m, n, k, *flags, outputs[0].dtype, threads)
-    return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), flags, work, blocking, tasks)
+    return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), flags, work, blocking, tasks, grains=count)
 
 
 def batched_matmul_cost(inputs, outputs, attributes):
@@ -100,7 +100,7 @@ def dense_arrange(inputs, outputs, attributes, threads):
     tasks, work, blocking = cpu.plan_dense(n, o, i, outputs[0].dtype, threads)
     return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,),
                        ((attributes["activation"] or LINEAR).f,), work, blocking, tasks,
-                       cuda.parts_spec(n, o, i, outputs[0].dtype))
+                       cuda.parts_spec(n, o, i, outputs[0].dtype), cpu.grains(outputs[0], tasks, blocking[-1]))
 
 
 def dense_grad(graph, node, dy):

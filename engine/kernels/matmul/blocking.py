@@ -14,11 +14,13 @@ import numpy as np
 
 from engine.kernels.matmul.tiles import BEFORE, ON_THE_WAY, SHORT, WIDE
 from engine.kernels.op import Spec
+from engine.kernels.shares import most
 from engine.kernels.simd import ROWS, VECTOR_BYTES, cache_bytes, lanes
 
 # Multiply-adds, or three times the values of all arrays, that one thread does in about 10 us. Waking a second one takes
 # 2 to 5 us on an idle machine, and milliseconds on a busy one, where the thread has to wait for a core.
 SERIAL_BELOW = 500_000
+UNIT = 4                                     # rows that a task has a multiple of: low panels are as fast as tall ones
 TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
 COPIED_BESIDE, COPIED_FROM_ROWS = 8, 8 * ROWS               # strips of B, for an A that is not transposed; its rows
 COPIED_FROM = 2048                           # values of B, for a transposed A
@@ -104,8 +106,8 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     columns = m < 4 * ROWS or (pack_b and not narrow and not cheaper and (k > SHORT or m < 2 * ROWS * tasks))
     n_tasks = tasks if strips >= tasks and columns else 1
     m_tasks = tasks // n_tasks if m >= 2 * tasks else 1
-    if pack_b == ON_THE_WAY and m < 4 * ROWS * m_tasks:
-        pack_b = 0                           # every task needs a first panel of ROWS rows
+    if pack_b == ON_THE_WAY and m < 5 * ROWS * m_tasks:
+        pack_b = 0                           # every task needs a first panel of ROWS rows, the one of half a share too
     # packed, both operands stream from L2; otherwise all of B's k block has to stay there
     kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, l2 // 4 // (max(n, 1) * size))))
     if copies and transpose_a:               # each step of a panel is a line that needs a place in the nearest cache
@@ -113,10 +115,10 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
         if kc < k:                           # of a sum over many rows, A's panels and B's block share half of L2
             beside = least(ceil(m, m_tasks), 42 * ROWS) + ceil(strips, n_tasks) * width
             kc = near_equal(k, max(128, min(kc, l2 // 2 // (beside * size))))
-    ns = min(ceil(strips, n_tasks), max(1, l2 // 2 // (kc * width * size)))
+    ns = min(most(strips, n_tasks), max(1, l2 // 2 // (kc * width * size)))
     # a strip of B in L2 meets many panels of A, even where those come from afar: one after the other, as they lie;
     # copied panels are written shortly before they are read
-    mc = near_equal(ceil(m, m_tasks), max(42 * ROWS, 0 if copies else l2 // 2 // (kc * size) // ROWS * ROWS))
+    mc = near_equal(most(m, m_tasks), max(42 * ROWS, 0 if copies else l2 // 2 // (kc * size) // ROWS * ROWS))
     return Blocking(kc, mc, ns, int(copies), pack_b, m_tasks)
 
 
@@ -134,7 +136,7 @@ def work_values(m, n, k, blocking, n_tasks, dtype):
     """Values of work that one task needs: zeros to start from, strips of B (transposed by whole blocks, beyond their
     end), panels of A."""
     lane = lanes(dtype)
-    strips = (ceil(ceil(n, 2 * lane), n_tasks) + 1) * ceil(max(k, 1), blocking.kc) + blocking.ns
+    strips = (most(ceil(n, 2 * lane), n_tasks) + 1) * ceil(max(k, 1), blocking.kc) + blocking.ns
     panels = ceil(min(m, blocking.mc), ROWS) + 4            # the last rows make up to 4 low panels
     return (WIDE * lane + ((strips * blocking.kc + lane) * 2 * lane if blocking.pack_b else 0)
             + (panels * (ROWS * up(blocking.kc, lane) + lane) if blocking.pack_a else 0))
@@ -143,8 +145,16 @@ def work_values(m, n, k, blocking, n_tasks, dtype):
 def turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype):
     """As `work_values` for the way TURNED: C.T, and what its product needs."""
     width = 2 * lanes(dtype)
-    rows, columns = ceil(m, m_tasks) + width, ceil(n, n_tasks) + width
+    rows, columns = most(m, m_tasks) + width, most(n, n_tasks) + width
     return up(columns, width) * rows + work_values(columns, rows, k, numbers, 1, dtype)
+
+
+def grains(c, tasks, m_tasks):
+    """How many pieces of C, whose Spec is given, so many tasks share: UNIT rows or a strip each; 0 where both sides are
+    shared."""
+    if m_tasks == tasks:
+        return ceil(c.shape[0], UNIT)
+    return ceil(c.shape[-1], 2 * lanes(np.dtype(c.dtype))) if m_tasks == 1 else 0
 
 
 def least(tasks, pieces):

@@ -7,6 +7,8 @@ from engine.kernels.matmul.blocking import (
     COLUMN,
     DOTS,
     TURNED,
+    UNIT,
+    grains,
     plan_batched,
     plan_dense,
     plan_matmul,
@@ -15,22 +17,24 @@ from engine.kernels.matmul.blocking import (
 from engine.kernels.matmul.few_rows import rows_by_dots, turned
 from engine.kernels.matmul.tiles import WIDE, least, rectangle
 from engine.kernels.simd import lanes_of, part, pointer
+from engine.kernels.split import number_of, span
 
-__all__ = ["BATCHED_PHASES", "DENSE_PHASES", "MATMUL_PHASES", "SLOPE_PHASES", "plan_batched", "plan_dense",
-           "plan_matmul", "plan_slope"]
-UNIT = 4                                     # all low panels but those of one and two rows are as fast as tall ones
+__all__ = ["BATCHED_PHASES", "DENSE_PHASES", "MATMUL_PHASES", "SLOPE_PHASES", "UNIT", "grains", "plan_batched",
+           "plan_dense", "plan_matmul", "plan_slope"]
 
 
 @part
 def task_rectangle(m, n, unit, task, m_tasks, n_tasks, lanes):
     """First row, rows, first column, columns of a task's part of C; rows are cut at multiples of `unit`, columns
     between strips."""
-    width = 2 * lanes
-    units, strips = (m + unit - 1) // unit, (n + width - 1) // width
-    row, column = task // n_tasks, task % n_tasks
-    i0, i1 = units * row // m_tasks * unit, least(m, units * (row + 1) // m_tasks * unit)
-    j0, j1 = strips * column // n_tasks * width, least(n, strips * (column + 1) // n_tasks * width)
-    return i0, i1 - i0, j0, j1 - j0
+    width, row, column = 2 * lanes, number_of(task) // n_tasks, number_of(task) % n_tasks
+    if n_tasks == 1:                         # only one side is shared: the shares may be unequal
+        row = task
+    elif m_tasks == 1:
+        column = task
+    i, rows = span((m + unit - 1) // unit, row, m_tasks)
+    j, strips = span((n + width - 1) // width, column, n_tasks)
+    return i * unit, least(m - i * unit, rows * unit), j * width, least(n - j * width, strips * width)
 
 
 @part
@@ -66,7 +70,7 @@ def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, 
     if way == COLUMN:                        # C.T = B.T A.T, and a column lies in memory like a row
         rows_by_dots(1, rows, k, pointer(b), k, pa, a_row, pc, m, accumulate)
         return
-    own = pointer(work) + work.shape[0] // tasks * task
+    own = pointer(work) + work.shape[0] // tasks * number_of(task)
     start = zeros(own, lanes)
     if accumulate:
         start = pc, n, 1
@@ -83,7 +87,7 @@ def dense_kernel(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, ta
     """Y = f(X W + bias): the bias is where the sums start, f is applied before the store."""
     m, k, n, lanes = x.shape[0], x.shape[1], w.shape[1], lanes_of(pointer(y))
     i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
-    own, py = pointer(work) + work.shape[0] // tasks * task, pointer(y) + (i * n + j)
+    own, py = pointer(work) + work.shape[0] // tasks * number_of(task), pointer(y) + (i * n + j)
     rectangle(rows, columns, k, (pointer(x) + i * k, k, 1), (pointer(w) + j, n, 1), (py, n, py),
               (pointer(bias) + j, 0, 1), f, None, own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
 
@@ -96,7 +100,7 @@ def slope_kernel(a, b, y, transpose_a, transpose_b, slope, c, work, kc, mc, ns, 
     lanes = lanes_of(pointer(c))
     a_row, a_col, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
     i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
-    own, ij = pointer(work) + work.shape[0] // tasks * task, i * n + j
+    own, ij = pointer(work) + work.shape[0] // tasks * number_of(task), i * n + j
     rectangle(rows, columns, k, (pointer(a) + i * a_row, a_row, a_col), (pointer(b) + j * b_col, b_row, b_col),
               (pointer(c) + ij, n, pointer(y) + ij), zeros(own, lanes), None, slope, own + WIDE * lanes, kc, mc, ns,
               pack_a, pack_b)
@@ -108,9 +112,10 @@ def batched_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, kc, mc, 
     count, m, n = c.shape
     lanes = lanes_of(pointer(c))
     a_row, a_col, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
-    own = pointer(work) + work.shape[0] // tasks * task
+    own = pointer(work) + work.shape[0] // tasks * number_of(task)
     nothing = zeros(own, lanes)
-    for i in range(count * task // tasks, count * (task + 1) // tasks):
+    first, own_count = span(count, task, tasks)
+    for i in range(first, first + own_count):
         pc, start = pointer(c) + i * m * n, nothing
         if accumulate:
             start = pc, n, 1

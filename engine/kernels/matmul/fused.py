@@ -12,7 +12,7 @@ from engine.kernels.matmul.cpu import UNIT, matmul_kernel, task_rectangle
 from engine.kernels.matmul.tiles import WIDE, rectangle
 from engine.kernels.op import Arrangement, Op, Spec, demand, floats
 from engine.kernels.simd import lanes_of, part, pointer
-from engine.kernels.split import span
+from engine.kernels.split import number_of, span
 
 # ------------------------------------------------------------------------------------------------------------ formulas
 
@@ -43,7 +43,7 @@ def residual_kernel(x, w, bias, residual, f, y, work, kc, mc, ns, pack_a, pack_b
     """Y = f(X W + bias, R), f while a block of Y is in the cache"""
     m, k, n, lanes = x.shape[0], x.shape[1], w.shape[1], lanes_of(pointer(y))
     i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
-    own, ij = pointer(work) + work.shape[0] // tasks * task, i * n + j
+    own, ij = pointer(work) + work.shape[0] // tasks * number_of(task), i * n + j
     rectangle(rows, columns, k, (pointer(x) + i * k, k, 1), (pointer(w) + j, n, 1),
               (pointer(y) + ij, n, pointer(residual) + ij), (pointer(bias) + j, 0, 1), None, f, own + WIDE * lanes, kc,
               mc, ns, pack_a, pack_b)
@@ -116,7 +116,7 @@ def sums_arrange(inputs, outputs, attributes, threads):
     flags = int(attributes["transpose_a"]), int(attributes["transpose_b"])
     tasks, work, blocking = cpu.plan_matmul(m, n, k, *flags, outputs[0].dtype, threads)
     return Arrangement(tuple(s.shape for s in inputs), tuple(s.shape for s in outputs), flags, work, blocking, tasks,
-                       cuda.sums_spec(m, n, k, outputs[0].dtype))
+                       cuda.sums_spec(m, n, k, outputs[0].dtype), cpu.grains(outputs[0], tasks, blocking[-1]))
 
 
 def sums_grad(graph, node, dc, ds):

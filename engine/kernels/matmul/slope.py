@@ -64,7 +64,7 @@ def arrange_slope(inputs, outputs, attributes, threads):
     tasks, work, blocking = cpu.plan_slope(m, n, k, *flags, outputs[0].dtype, threads)
     return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,),
                        (*flags, times_slope(attributes["activation"].slope)), work, blocking, tasks,
-                       cuda.parts_spec(m, n, k, outputs[0].dtype))
+                       cuda.parts_spec(m, n, k, outputs[0].dtype), cpu.grains(outputs[0], tasks, blocking[-1]))
 
 
 def slope_cost(inputs, outputs, attributes):

@@ -62,8 +62,16 @@ def _pause(triple):
     return ("llvm.x86.sse2.pause", ()) if triple.startswith("x86_64") else None
 
 
+def _clock(triple):
+    """The instruction that reads a clock which all cores share, as assembly or a name of LLVM's; None where there is
+    none that a program may use."""
+    if "aarch64" in triple or "arm64" in triple:
+        return "mrs $0, cntvct_el0"
+    return "llvm.readcyclecounter" if triple.startswith("x86_64") else None
+
+
 VECTORS = _host()
-PAUSE = _pause(cpu_target.target_context.codegen().magic_tuple()[0])
+PAUSE, CLOCK = (read(cpu_target.target_context.codegen().magic_tuple()[0]) for read in (_pause, _clock))
 VECTOR_BYTES = VECTORS.bytes
 SIDE_BY_SIDE = 4                             # vectors of a tile of whole numbers: each step waits for the one before
 WORDS = SIDE_BY_SIDE * VECTOR_BYTES // 2     # words of random numbers that such tiles make at once

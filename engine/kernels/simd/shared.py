@@ -11,9 +11,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from engine.kernels.simd.host import PAUSE
+from engine.kernels.simd.host import CLOCK, PAUSE
 from engine.kernels.simd.tile_type import I32, llvm
 
+WORD = ir.IntType(64)
 YIELD = "engine_yield"                       # the operating system's: another thread may have this core
 if os.name == "nt":
     _function = ctypes.windll.kernel32.SwitchToThread    # type: ignore[attr-defined]
@@ -60,6 +61,18 @@ def rest(typing):
             llvm(builder, PAUSE[0], ir.VoidType(), [I32(x) for x in PAUSE[1]])
         return context.get_dummy_value()
     return types.void(), codegen
+
+
+@intrinsic
+def ticks(typing):
+    """A clock's ticks, of the same length on all cores, some nanoseconds or less; always 0 where there is no clock"""
+    def codegen(context, builder, sig, args):
+        if CLOCK is None:
+            return WORD(0)
+        if CLOCK.startswith("llvm."):
+            return llvm(builder, CLOCK, WORD, [])
+        return builder.asm(ir.FunctionType(WORD, []), CLOCK, "=r", [], True)
+    return types.int64(), codegen
 
 
 @intrinsic

@@ -1,0 +1,37 @@
+"""The shares of tasks on the CPU: equal, or as fast as each core is.
+
+Cores of one machine are seldom equally fast: other work, another thread on the same core, cores of two kinds. Where an
+op's tasks may share unequally (`Arrangement.grains`), the runner hands each its number and, above that, where its share
+begins and ends; a task without these has an equal one. No share is twice an equal one or more.
+"""
+from engine.kernels.simd.parts import part
+
+WHOLE = 1 << 15                              # what begins and ends are parts of
+
+
+@part
+def with_share(number, begin, end):
+    """The task of this number whose share is what lies from begin to end, parts of WHOLE."""
+    return number | begin << 16 | end << 32
+
+
+@part
+def number_of(task):
+    """Which of a call's tasks it is, from 0 on, whatever its share."""
+    return task & 0xFFFF
+
+
+@part(forceinline=True)
+def span(size, task, tasks):
+    """(first, count) of the share of one task in `size` things."""
+    begin, end = task >> 16 & 0xFFFF, task >> 32
+    if end > 0:
+        first = max(0, (size * begin + WHOLE // 2) // WHOLE)
+        return first, (size * end + WHOLE // 2) // WHOLE - first
+    first = max(0, size * task // tasks)
+    return first, size * (task + 1) // tasks - first
+
+
+def most(size, tasks):
+    """How many of `size` things one of so many tasks has at most."""
+    return max(1, size if tasks == 1 else min(size, -(-2 * size // (tasks + 1)) + 1))
