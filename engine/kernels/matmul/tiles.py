@@ -45,7 +45,7 @@ PIECES, PIECE, ASKED = 4, 32, 3              # of a sum of so many steps, and ro
 SPREAD = 96                                  # rows of A over which the request for the next strips of B is spread
 SAME_SETS = 256                              # a row of C of a multiple of so many values: its panels meet in a cache
 FEW = 2048                                   # k steps x strips up to which tiles ask for A's next panel, not for B
-SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for instead (`is_short`)
+SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for (`is_short`)
 
 
 @part
@@ -128,7 +128,7 @@ def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, cop
     like = tile(1, vectors, c)
     for _ in range(strips):
         acc = tile_load(tile(rows, vectors, c), before, before_row)
-        if kc > SHORT:
+        if kc > NEAR:                        # after shorter sums C has not left the caches near by
             prefetch(acc, c + width, ldc, rows)
         if odd:
             acc = near_step(acc, like, a, b, ahead, copy)
