@@ -168,7 +168,7 @@ def plan(m, n, k, image, w, output, a, back, dtype, threads):
     if pays_winograd(w[:2], geometry(a), channels, n, output[0], output[1:3], dtype):
         return cpu.WINOGRAD, *plan_winograd(output[0] * -(-output[1] // 4) * -(-output[2] // 4), channels, n, dtype,
                                             threads)
-    if pays_lines(w[:2], geometry(a), channels, n, dtype, back):
+    if pays_lines(w[:2], geometry(a), channels, n, dtype, "input" if back else "forward"):
         planned = plan_lines_back if back else plan_lines
         return cpu.LINES, *planned(w, geometry(a), image, output, dtype, threads)
     gather = not is_matrix(image, w[:2], output, a)
@@ -230,7 +230,7 @@ def weight_gradient_arrange(inputs, outputs, attributes, threads):
         way = cpu.WINOGRAD
         tiles = dy[0] * -(-dy[1] // 4) * -(-dy[2] // 4)
         tasks, work, numbers = plan_winograd_weights(tiles, k, dy[3], dw.dtype, threads)
-    elif pays_lines(dw.shape[:2], geometry(attributes), k, dy[3], dw.dtype):
+    elif pays_lines(dw.shape[:2], geometry(attributes), k, dy[3], dw.dtype, "weights"):
         way, (tasks, work, numbers) = cpu.LINES, plan_lines_weights(dw.shape, geometry(attributes), x, dy, dw.dtype,
                                                                     threads)
     else:

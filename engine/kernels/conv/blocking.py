@@ -39,7 +39,8 @@ FRESH_ROWS, FRESH_STRIPS, FRESH_TILES = 64, 2, 96            # of a block of wei
 FEWEST_SUMMED = 96                           # tiles of a block of a gradient, also where its sums leave the L2 cache
 WIDEST = 8                                   # strips of a gradient's columns that are summed together
 NEAR = 256                                   # bytes from pixel to pixel up to which the image is read in place
-NEAR_LINE = 512                              # bytes from pixel to pixel up to which lines are read in place
+NEAR_LINE = 512                              # bytes from pixel to pixel up to which lines are read in place; with a
+#                                              stride, forward, twice as many
 CHUNKS = 16                                  # of a gradient's lines, each with a sum of its own
 SLICE = 16                                   # panels of a gradient's rows that are gathered together
 
@@ -230,16 +231,18 @@ def lines_at_once(w, numbers, x, y, beside, dtype):
     return block, ((block - 1) * stride_h + (w[0] - 1) * dilation_h + 1) * line + 2 * lanes(dtype)
 
 
-def pays_lines(kernel, numbers, c, o, dtype, back=False):
-    """Whether a convolution, or its gradient by the weights, reads lines where they lie: few channels, so that a
-    panel's pixels are near each other, and weights that stay in L2. `back`: or its gradient by the input, of which each
-    phase of a stride is a convolution of stride 1 with its own taps."""
+def pays_lines(kernel, numbers, c, o, dtype, direction="forward"):
+    """Whether a convolution, or its gradient by the "weights", reads lines where they lie: few channels, so that a
+    panel's pixels are near each other, and weights that stay in L2. Or its gradient by the "input", of which each phase
+    of a stride is a convolution of stride 1 with its own taps."""
     stride_h, stride_w, _, _, dilation_h, dilation_w, groups = numbers
     size, taps, step = np.dtype(dtype).itemsize, math.prod(kernel), stride_w
-    if back:
+    strided = direction == "forward" and step > 1
+    near, share = (2 * NEAR_LINE, 3 / 8) if strided else (NEAR_LINE, 1 / 4)
+    if direction == "input":
         taps, step = ceil(kernel[0], stride_h // math.gcd(stride_h, dilation_h)) * ceil(kernel[1], stride_w), 1
-    return (groups == dilation_w == 1 and kernel != (1, 1) and step * c * size <= NEAR_LINE
-            and taps * c * o * size <= cache_bytes(2) // 4)
+    return (groups == dilation_w == 1 and kernel != (1, 1) and step * c * size <= near
+            and taps * c * o * size <= cache_bytes(2) * share)
 
 
 def pays_narrow(kernel, numbers, c, o, dtype):

@@ -23,6 +23,8 @@ SERIAL_BELOW = 500_000
 UNIT = 4                                     # rows that a task has a multiple of: low panels are as fast as tall ones
 TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
 COPIED_BESIDE, COPIED_FROM_ROWS = 8, 8 * ROWS               # strips of B, for an A that is not transposed; its rows
+COPIED_BY_FEW = 64                           # strips of B from which an A of few rows is copied too
+LONG_ROW = 8192                              # bytes of a row of C from which tasks do not meet in its pages
 COPIED_FROM = 2048                           # values of B, for a transposed A
 WAY_BYTES = 4096                             # of the nearest cache of a processor with pages of that size
 LONG_ENOUGH = 256                            # a k block of a transposed A whose rows meet in a cache, or B's do
@@ -101,9 +103,10 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     # Tasks that share the rows would copy all of B each, others all of A; on the way that costs little, unless B comes
     # from afar. Those that share the columns write to the same rows, which costs more where there is little else to do.
     copies = copies_a(m, n, k, transpose_a, size)
-    narrow = strips < 2 * tasks and m >= 8 * n               # each would read a tall A for little more than one strip
+    tall = m >= 8 * n                        # each would read all of A, for a few strips
     cheaper = pack_b == ON_THE_WAY and copies and m >= n and k * n * size <= 4 * l2
-    columns = m < 4 * ROWS or (pack_b and not narrow and not cheaper and (k > SHORT or m < 2 * ROWS * tasks))
+    long = m < 4 * ROWS * tasks and n * size >= LONG_ROW * tasks         # a task's part of a row of C
+    columns = m < 4 * ROWS or (pack_b and not tall and not cheaper and (k > SHORT or m < 2 * ROWS * tasks or long))
     n_tasks = tasks if strips >= tasks and columns else 1
     m_tasks = tasks // n_tasks if m >= 2 * tasks else 1
     if pack_b == ON_THE_WAY and m < 5 * ROWS * m_tasks:
@@ -129,7 +132,7 @@ def copies_a(m, n, k, transpose_a, size):
     width = 2 * VECTOR_BYTES // size
     if transpose_a:
         return m >= 2 * ROWS and n >= 2 * width and k * n >= COPIED_FROM
-    return m >= COPIED_FROM_ROWS and n >= COPIED_BESIDE * width
+    return m >= COPIED_FROM_ROWS and n >= COPIED_BESIDE * width or m >= 2 * ROWS and n >= COPIED_BY_FEW * width
 
 
 def work_values(m, n, k, blocking, n_tasks, dtype):

@@ -148,11 +148,16 @@ def outer_rows(rows, columns, a, a_row, b, out, start):
     """c = start + a b for one step of k, which is hardly more than writing C: whole rows, as the memory likes them."""
     c, ldc = out
     before, before_row, before_col = start
-    pair, lanes = tile(1, 2, c), lanes_of(c)
+    pair, width = tile(1, 2, c), 2 * lanes_of(c)
+    whole = columns - columns % width
     for _ in range(rows):
-        for j in range(0, columns, 2 * lanes):
+        for j in range(0, whole, width):
             acc = tile_load(pair, before + j * before_col, 0)
             tile_store(outer_fma(acc, a, 0, tile_load(pair, b + j, 0)), c + j, 0)
+        if whole < columns:
+            acc = tile_load(pair, before + whole * before_col, 0, columns - whole)
+            row = tile_load(pair, b + whole, 0, columns - whole)
+            tile_store(outer_fma(acc, a, 0, row), c + whole, 0, columns - whole)
         a, c, before = a + a_row, c + ldc, before + before_row
 
 
@@ -167,10 +172,6 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
     c, ldc = out
     before, before_row, before_col = start
     (far, spread), width, i = ahead, 2 * lanes_of(c), 0
-    if lines * kc == 1 and b_strip == width and packed_strip == 0:
-        outer_rows(rows, strips * width, a, a_row, b, out, start)
-        ended(end, rows, strips * width, c, ldc, 0)
-        return
     beside, beside_row, short = c, ldc, is_short(lines * kc, strips)
     if end[0] != 0:
         beside, beside_row = end[1], end[2]
@@ -343,6 +344,10 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
     a, a_row, a_col = left
     b, b_row, b_col = right
     c, ldc = out
+    if k == b_col == 1:
+        outer_rows(m, n, a, a_row, b, out, start)
+        ended(end, m, n, c, ldc, 0)
+        return
     lanes = lanes_of(c)
     width = 2 * lanes
     full, k_blocks = n // width, ((k if k > 0 else 1) + kc - 1) // kc
