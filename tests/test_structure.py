@@ -110,7 +110,7 @@ ONLY = [
     ("is_available", {"target.py"}),
     ("open", {"saving.py", "torch_file.py", "callbacks.py", "kernels/cache.py", "kernels/emulator/cache.py"}),
     ("print", {"progress.py", "__main__.py"}),
-    ("prange", {"kernels/entry.py"}),
+    ("prange", {"kernels/team.py"}),
 ]
 
 

@@ -5,7 +5,7 @@ from numba import config, njit
 from shares import run_unequal
 
 from engine import target
-from engine.kernels import TABLE, entry
+from engine.kernels import TABLE, team
 from engine.kernels.op import Op, flat, same
 from engine.kernels.program import Program, prepare
 from engine.kernels.shares import most
@@ -31,9 +31,9 @@ TURNED = Op("turned", lambda x: x[::-1] + 1, lambda x: same((x,)), turned_cpu,
 @njit
 def leader_first(program, rounds, board, members, speeds):
     """As where a threading layer runs the members one after the other."""
-    entry._lead(program, rounds, board, members, speeds)
+    team._lead(program, rounds, board, members, speeds)
     for member in range(1, members):
-        entry._follow(program, board, member, members)
+        team._follow(program, board, member, members)
 
 
 @pytest.fixture
@@ -66,28 +66,29 @@ def test_each_task_is_done_once_and_in_its_turn(chain, rounds):
 @pytest.mark.parametrize("members", [1, 2, 3, 5])
 def test_a_leader_whose_members_come_late_does_their_share(chain, members):
     made, arrays = chain
-    board = np.zeros(members * entry.ROW, np.int64)
-    leader_first(made._table, 3, board, members, np.ones(members))
+    board = np.zeros(members * team.ROW, np.int64)
+    speeds = np.ones(members)
+    leader_first(made._table, 3, board, members, speeds.ctypes.data)
     np.testing.assert_array_equal(arrays, expected(3))
 
 
 @njit
 def learned(board, members, grains, speeds, took):
     """The members' tasks, cut by the speeds, after a call that took them so long."""
-    entry._cut(board, members, speeds)
+    team._cut(board, members, speeds)
     for member in range(members):
-        board[member * entry.ROW + entry.TOOK] = took[member]
-    entry._learn(board, members, grains, speeds)
+        board[member * team.ROW + team.TOOK] = took[member]
+    team._learn(board, members, grains, speeds)
 
 
 @pytest.mark.parametrize("took", [[10 ** 7, 10 ** 7], [10 ** 7, 2 * 10 ** 7], [10 ** 9, 10 ** 3, 10 ** 6],
                                   [3, 5, 4, 4, 4, 4, 4, 10 ** 12]])
 def test_shares_follow_speeds_and_none_is_twice_an_equal_one(took):
     members, speeds = len(took), np.ones(len(took))
-    board = np.zeros(members * entry.ROW, np.int64)
+    board = np.zeros(members * team.ROW, np.int64)
     for _ in range(20):
-        learned(board, members, 1000, speeds, np.array(took))
-    spans = [span(1000, board[m * entry.ROW + entry.TASK], members) for m in range(members)]
+        learned(board, members, 1000, speeds.ctypes.data, np.array(took))
+    spans = [span(1000, board[m * team.ROW + team.TASK], members) for m in range(members)]
     assert [first for first, _ in spans] == list(np.cumsum([0, *(count for _, count in spans)])[:-1])
     assert sum(count for _, count in spans) == 1000
     assert max(count for _, count in spans) <= most(1000, members) <= 2 * 1000 / members
@@ -96,8 +97,8 @@ def test_shares_follow_speeds_and_none_is_twice_an_equal_one(took):
 
 
 def test_without_a_clock_shares_stay_equal():
-    speeds, board = np.ones(3), np.zeros(3 * entry.ROW, np.int64)
-    learned(board, 3, 1000, speeds, np.zeros(3, np.int64))
+    speeds, board = np.ones(3), np.zeros(3 * team.ROW, np.int64)
+    learned(board, 3, 1000, speeds.ctypes.data, np.zeros(3, np.int64))
     np.testing.assert_array_equal(speeds, 1)
 
 

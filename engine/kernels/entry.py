@@ -8,9 +8,9 @@ Its **entry** is `void(int64* block, int64 task, int64 tasks)`: a few lines of g
 them) that unpack an argument block, all words of 64 bits: for an array its address and its sizes, for a number its
 bits. Entries are compiled as `cfunc` does and cached on disk; formulas are compiled into them, units
 (`engine/kernels/simd/units.py`) are called by their symbols. A **program** is a table with one row per call (entry
-address, block address, tasks); `run` works through it without any Python in between.
+address, block address, tasks, grains); `run` works through it without any Python in between.
 
-Everything parallel in the engine is the one `prange` in `_run_parallel`: a program is one region of threads. Which task
+Everything parallel in the engine is the one `prange` in `run_parallel`: a program is one region of threads. Which task
 computes what depends on shapes, the kernel's own split and, where shares may be unequal, on how fast each core is; but
 a split never changes the order of a sum: so results are the same bits for any number of threads and any shares.
 """
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, prange, types
+from numba import config, njit, types
 from numba.core import cgutils, compiler
 from numba.core.ccallback import CFunc, _CFuncCompiler
 from numba.core.registry import cpu_target
@@ -35,10 +35,9 @@ from numba.extending import intrinsic
 from engine import settings
 from engine.errors import EngineError
 from engine.kernels.cache import cache_of
-from engine.kernels.shares import WHOLE, span, with_share
 from engine.kernels.simd.host import VECTOR_BYTES
-from engine.kernels.simd.parts import part, pipeline_of
-from engine.kernels.simd.shared import claimed, rest, shared_load, shared_store, ticks, use_threads, yield_core
+from engine.kernels.simd.parts import pipeline_of
+from engine.kernels.team import run_parallel, run_serial
 from engine.kernels.together import compile_together
 from engine.progress import compiling, notice
 
@@ -77,17 +76,6 @@ def real(tyctx, block, slot):
     def codegen(context, builder, sig, args):
         return builder.bitcast(builder.load(builder.gep(args[0], [WORD(slot.literal_value)])), ir.DoubleType())
     return types.float64(block, slot), codegen
-
-
-@intrinsic
-def call_entry(tyctx, entry, block, task, tasks):
-    """Calls the entry at address `entry` on the block at address `block`."""
-    def codegen(context, builder, sig, args):
-        words = WORD.as_pointer()
-        function = builder.inttoptr(args[0], ir.FunctionType(ir.VoidType(), [words, WORD, WORD]).as_pointer())
-        builder.call(function, [builder.inttoptr(args[1], words), args[2], args[3]])
-        return context.get_dummy_value()
-    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
 
 
 # ------------------------------------------------------------------------------------------------------------ entries
@@ -251,153 +239,7 @@ def _entry_of(name, file, kernel, parameters, dtype):
     return _Entry(namespace[name])
 
 
-# ------------------------------------------------------------------------------------------------------------- runner
-
-def _run_serial(program, rounds):
-    """Works through the program `rounds` times on this thread; program[i] = (entry, block, tasks)."""
-    for _ in range(rounds):
-        for i in range(program.shape[0]):
-            for task in range(program[i, 2]):
-                call_entry(program[i, 0], program[i, 1], task, program[i, 2])
-
-
-# One thread leads a team: it works through the program and does the calls of one task by itself. Of the others each
-# member has its share. They begin in any order, and late ones are not waited for: whoever comes first, the member or
-# the leader, claims the member's share of a call, and the leader does what it claimed. So a team is one region of
-# threads for a whole program, and goes on where the threading layer runs its members one after the other.
-#
-# Members meet in words of `board`, a row for each: DONE says up to which call the member has done what it claimed, TOOK
-# how long the last one took it, and CLAIMED for which call its share was claimed last; in the leader's row CLAIMED says
-# how far the program has come. TASK is what the member does of a call whose tasks may share unequally (`grains`).
-#
-# Two cores of a shared machine differ in speed by a quarter as often as not, for tenths of a second: with equal shares
-# one waits for the other. So the leader keeps each member's speed and cuts such calls accordingly. It does so between
-# calls only, when nobody works; and no cut changes a result.
-ROW, CLAIMED, TASK, DONE, TOOK, OVER = 32, 0, 1, 16, 17, -1     # words; other threads' writes are 128 bytes apart
-GRAINS = 8                                   # of a task, from which shares are unequal: they are cut at grains
-SETTLE = 1_000_000                           # ticks of a call that counts half; what is shorter says less
-SLOWEST, FASTEST = 2 / 3, 4 / 3              # speeds that are believed, so that no share is twice an equal one
-PATIENCE = 4000                              # looks at a word, some 0.1 ms, before the core is offered to others
-
-
-@part
-def _wait(looks):
-    if looks > PATIENCE:
-        yield_core()
-    else:
-        rest()
-    return looks + 1
-
-
-@part
-def _share(program, i, member, members):
-    """(first, last + 1) of the tasks of call i that are a member's"""
-    tasks = program[i, 2]
-    return (tasks * member + members - 1) // members, (tasks * (member + 1) + members - 1) // members
-
-
-@part
-def _is_uneven(program, i, members):
-    return program[i, 2] == members and program[i, 3] >= GRAINS * members
-
-
-@part
-def _do(program, i, first, last, board, member, members):
-    """Does a member's tasks of call i."""
-    if _is_uneven(program, i, members):
-        started = ticks()
-        call_entry(program[i, 0], program[i, 1], shared_load(board, member * ROW + TASK), program[i, 2])
-        shared_store(board, member * ROW + TOOK, ticks() - started)
-        return
-    for task in range(first, last):
-        call_entry(program[i, 0], program[i, 1], task, program[i, 2])
-
-
-@part
-def _cut(board, members, speeds):
-    """Gives each member a task, of a size like its speed."""
-    total, before, begin = 0.0, 0.0, 0
-    for member in range(members):
-        total += speeds[member]
-    for member in range(members):
-        before += speeds[member]
-        end = int(before / total * WHOLE + 0.5)
-        shared_store(board, member * ROW + TASK, with_share(member, begin, end))
-        begin = end
-
-
-@part
-def _learn(board, members, grains, speeds):
-    """Brings the speeds nearer to what a call of so many grains showed, and cuts anew."""
-    total, longest = 0.0, 0
-    for member in range(members):
-        took = shared_load(board, member * ROW + TOOK)
-        _, count = span(grains, shared_load(board, member * ROW + TASK), members)
-        if took <= 0 or count <= 0:
-            return
-        longest, total = max(longest, took), total + count / took
-    for member in range(members):
-        _, count = span(grains, shared_load(board, member * ROW + TASK), members)
-        seen = count / shared_load(board, member * ROW + TOOK) * members / total
-        seen = speeds[member] + (seen - speeds[member]) * longest / (longest + SETTLE)
-        speeds[member] = min(FASTEST, max(SLOWEST, seen))
-    _cut(board, members, speeds)
-
-
-@part
-def _lead(program, rounds, board, members, speeds):
-    _cut(board, members, speeds)
-    for step in range(rounds * program.shape[0]):
-        i, together = step % program.shape[0], True
-        if program[i, 2] > 1:
-            shared_store(board, CLAIMED, step + 1)
-        for member in range(members):
-            first, last = _share(program, i, member, members)
-            if first == last:
-                continue
-            before, looks = shared_load(board, member * ROW + CLAIMED), 0
-            if member == 0 or (before <= step and claimed(board, member * ROW + CLAIMED, before, step + 1)):
-                together = together and member == 0
-                _do(program, i, first, last, board, member, members)
-            else:
-                while shared_load(board, member * ROW + DONE) <= step:
-                    looks = _wait(looks)
-        if together and _is_uneven(program, i, members):
-            _learn(board, members, program[i, 3], speeds)
-    shared_store(board, CLAIMED, OVER)
-
-
-@part
-def _follow(program, board, member, members):
-    seen, looks = 0, 0
-    while True:
-        now = shared_load(board, CLAIMED)
-        if now == OVER:
-            return
-        if now == seen:
-            looks = _wait(looks)
-            continue
-        seen, looks, i = now, 0, (now - 1) % program.shape[0]
-        before = shared_load(board, member * ROW + CLAIMED)
-        if before < now and claimed(board, member * ROW + CLAIMED, before, now):
-            first, last = _share(program, i, member, members)
-            _do(program, i, first, last, board, member, members)
-            shared_store(board, member * ROW + DONE, now)
-
-
-def _run_parallel(program, rounds, members, speeds):
-    """As `_run_serial`, with the tasks of a call spread over a team of so many of numba's threads; speeds[member]: how
-    fast each was lately, about 1."""
-    board = np.empty(members * ROW, np.int64)
-    for member in range(members):
-        board[member * ROW + CLAIMED] = board[member * ROW + DONE] = 0
-    use_threads(members)
-    for member in prange(members):
-        if member == 0:
-            _lead(program, rounds, board, members, speeds)
-        else:
-            _follow(program, board, member, members)
-
+# ------------------------------------------------------------------------------------------------------------ threads
 
 class _Threads:
     """How many threads, and the runner for it. A forked child runs serially: OpenMP does not survive a fork."""
@@ -409,6 +251,7 @@ class _Threads:
         self._current = None                 # the runners for `count` threads, until that or the process changes
         self._one_at_a_time = None
         self._speeds = np.ones(config.NUMBA_NUM_THREADS)        # of the members of a team, as last seen
+        self._speeds_at = self._speeds.ctypes.data
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
@@ -447,11 +290,11 @@ class _Threads:
     def _make(self, kind):
         given = types.Array(types.int64, 2, "C"), types.int64
         if kind == "serial":
-            made = njit(nogil=True)(_run_serial)
+            made = njit(nogil=True)(run_serial)
         else:
             self._launch()
-            given += types.int64, types.Array(types.float64, 1, "C")
-            made = njit(nogil=True, parallel=True)(_run_parallel)
+            given += types.int64, types.int64
+            made = njit(nogil=True, parallel=True)(run_parallel)
         made._cache = cache_of(made.py_func)
         started = time.perf_counter()
         made.compile(types.void(*given))
@@ -471,7 +314,7 @@ class _Threads:
             self._one_at_a_time = threading.Lock()
 
     def run(self, program, rounds=1, alone=False):
-        """Runs a program (int64 array, rows of entry, block, tasks) `rounds` times; releases the GIL meanwhile.
+        """Runs a program (int64 array, see `team.py`) `rounds` times; releases the GIL meanwhile.
         `alone`: none of its calls has more than one task."""
         if self._current is None:
             self._current = self.runner(), self.runner("serial")
@@ -479,9 +322,9 @@ class _Threads:
         if alone or self.count == 1 or self.forked:
             return serial(program, rounds)
         if self._one_at_a_time is None:
-            return runner(program, rounds, self.count, self._speeds)
+            return runner(program, rounds, self.count, self._speeds_at)
         with self._one_at_a_time:
-            runner(program, rounds, self.count, self._speeds)
+            runner(program, rounds, self.count, self._speeds_at)
 
 
 threads = _Threads()

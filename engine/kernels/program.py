@@ -1,6 +1,6 @@
 """A program: resolved calls of kernels on given arrays, run without looking anything up again.
 
-On the CPU it is data, a table that one compiled loop works through (`engine/kernels/entry.py`); on the GPU, and with
+On the CPU it is data, a table that one compiled loop works through (`engine/kernels/team.py`); on the GPU, and with
 NUMBA_DISABLE_JIT=1, it is a list of calls.
 """
 from copy import copy

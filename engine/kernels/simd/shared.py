@@ -44,6 +44,27 @@ def shared_store(typing, array, where, value):
     return types.void(array, types.int64, types.int64), codegen
 
 
+def _real(builder, address, i):
+    return builder.gep(builder.inttoptr(address, ir.DoubleType().as_pointer()), [i])
+
+
+@intrinsic
+def real_at(typing, address, i):
+    """The float64 number i from an address on"""
+    def codegen(context, builder, sig, args):
+        return builder.load(_real(builder, *args))
+    return types.float64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def put_real_at(typing, address, i, value):
+    """That number becomes `value`"""
+    def codegen(context, builder, sig, args):
+        builder.store(args[2], _real(builder, *args[:2]))
+        return context.get_dummy_value()
+    return types.void(types.int64, types.int64, types.float64), codegen
+
+
 @intrinsic
 def claimed(typing, array, where, before, value):
     """Whether the word was `before`, and now is `value`: of several threads that try, one succeeds"""

@@ -116,3 +116,14 @@ def call_hook(typing, address, call):
                                         values)
         return context.get_dummy_value()
     return types.void(types.int64, call), codegen
+
+
+@intrinsic
+def call_entry(typing, entry, block, task, tasks):
+    """Calls the entry at address `entry` on the block at address `block`."""
+    def codegen(context, builder, sig, args):
+        words = I64.as_pointer()
+        function = builder.inttoptr(args[0], ir.FunctionType(ir.VoidType(), [words, I64, I64]).as_pointer())
+        builder.call(function, [builder.inttoptr(args[1], words), args[2], args[3]])
+        return context.get_dummy_value()
+    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
