@@ -32,6 +32,18 @@ def span(size, task, tasks):
     return first, size * (task + 1) // tasks - first
 
 
+@part
+def place_of(task, m_tasks, n_tasks):
+    """(row, column) of a task where m_tasks x n_tasks of them share both sides of something, each for `span`: where
+    only one side is shared, the task's share of it may be unequal."""
+    row, column = number_of(task) // n_tasks, number_of(task) % n_tasks
+    if n_tasks == 1:
+        row = task
+    elif m_tasks == 1:
+        column = task
+    return row, column
+
+
 def most(size, tasks):
     """How many of `size` things one of so many tasks has at most."""
     return max(1, size if tasks == 1 else min(size, -(-2 * size // (tasks + 1)) + 1))

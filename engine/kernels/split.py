@@ -15,7 +15,7 @@ import math
 from numba import float64, int32
 
 from engine.kernels.gpu import cuda, device, kernel, load1, warp_max, warp_sum
-from engine.kernels.shares import number_of, span  # noqa: F401 (kernels find here how work is divided)
+from engine.kernels.shares import number_of, place_of, span  # noqa: F401 (kernels find here how work is divided)
 
 CHUNK = 8192                                 # values of a chunk of a sum
 LANES = 128                                  # threads of a block that adds together

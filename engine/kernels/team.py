@@ -16,7 +16,7 @@ calls only, when nobody works; and no cut changes a result.
 import numpy as np
 from numba import prange
 
-from engine.kernels.shares import WHOLE
+from engine.kernels.shares import WHOLE, with_share
 from engine.kernels.simd.parts import part
 from engine.kernels.simd.shared import (
     claimed,
@@ -88,7 +88,7 @@ def _cut(board, members, speeds):
     for member in range(members):
         before += real_at(speeds, member)
         end = int(before / total * WHOLE + 0.5)
-        shared_store(board, member * ROW + TASK, member | begin << 16 | end << 32)       # see `with_share`
+        shared_store(board, member * ROW + TASK, with_share(member, begin, end))
         begin = end
 
 

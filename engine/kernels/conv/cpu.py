@@ -40,7 +40,7 @@ from engine.kernels.matmul.tiles import (
     padded,
 )
 from engine.kernels.simd import ROWS, hook, lanes_of, part, pointer, tile, tile_load, tile_store, unit
-from engine.kernels.split import number_of, span
+from engine.kernels.split import number_of, place_of, span
 
 PRODUCT, DEPTHWISE, WINOGRAD, NARROW, LINES = 0, 1, 2, 3, 4         # the ways of a convolution
 TURNING = PRODUCT, NARROW, LINES             # that want a gradient's weights turned before
@@ -184,12 +184,8 @@ def by_tiles(x, weights, n, y, pad, u, start, end, own, kc, mc, ns, pack, m_task
     lanes, k = lanes_of(own), x.shape[3]
     width = 2 * lanes
     zero, tiles = zeros(own, lanes), number * ((p + 3) // 4) * ((q + 3) // 4)
-    n_tasks, row, column = tasks // m_tasks, number_of(task) // (tasks // m_tasks), number_of(task) % (tasks // m_tasks)
-    if n_tasks == 1:                         # only one side is shared: the shares may be unequal
-        row = task
-    elif m_tasks == 1:
-        column = task
-    _, _, j, columns = task_rectangle(1, n, 1, column, 1, n_tasks, lanes)
+    row, column = place_of(task, m_tasks, tasks // m_tasks)
+    _, _, j, columns = task_rectangle(1, n, 1, column, 1, tasks // m_tasks, lanes)
     first, count = span(tiles, row, m_tasks)
     made = pointer(u), 0, 0
     if pack == 2:

@@ -8,7 +8,7 @@ from engine.kernels.conv.winograd import sum_tiles, weights_of_sums
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
 from engine.kernels.matmul.tiles import WIDE, least
 from engine.kernels.simd import lanes_of, part, pointer
-from engine.kernels.split import number_of, span
+from engine.kernels.split import number_of, place_of, span
 
 
 @part
@@ -47,8 +47,9 @@ def sums_by_tiles(x, dy, pad, sums, own, mc, m_tasks, task, tasks):
     number, p, q, n = dy.shape
     h, width, c = x.shape[1], x.shape[2], x.shape[3]
     lanes, zero = lanes_of(own), zeros(own, lanes_of(own))
-    i0, lines = span(6, number_of(task) // (tasks // m_tasks), m_tasks)
-    k, count = span(c // lanes, number_of(task) % (tasks // m_tasks), tasks // m_tasks)
+    row, column = place_of(task, m_tasks, tasks // m_tasks)
+    i0, lines = span(6, row, m_tasks)
+    k, count = span(c // lanes, column, tasks // m_tasks)
     sum_tiles((pointer(x) + k * lanes, h, width, c), count * lanes, (pointer(dy), p, q, n),
               number * ((p + 3) // 4) * ((q + 3) // 4), (i0, i0 + lines), pad, pointer(sums), k * lanes, c, zero,
               own + WIDE * lanes, mc)

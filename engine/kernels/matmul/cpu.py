@@ -17,7 +17,7 @@ from engine.kernels.matmul.blocking import (
 from engine.kernels.matmul.few_rows import rows_by_dots, turned
 from engine.kernels.matmul.tiles import WIDE, least, rectangle
 from engine.kernels.simd import lanes_of, part, pointer
-from engine.kernels.split import number_of, span
+from engine.kernels.split import number_of, place_of, span
 
 __all__ = ["BATCHED_PHASES", "DENSE_PHASES", "MATMUL_PHASES", "SLOPE_PHASES", "UNIT", "grains", "plan_batched",
            "plan_dense", "plan_matmul", "plan_slope"]
@@ -27,11 +27,7 @@ __all__ = ["BATCHED_PHASES", "DENSE_PHASES", "MATMUL_PHASES", "SLOPE_PHASES", "U
 def task_rectangle(m, n, unit, task, m_tasks, n_tasks, lanes):
     """First row, rows, first column, columns of a task's part of C; rows are cut at multiples of `unit`, columns
     between strips."""
-    width, row, column = 2 * lanes, number_of(task) // n_tasks, number_of(task) % n_tasks
-    if n_tasks == 1:                         # only one side is shared: the shares may be unequal
-        row = task
-    elif m_tasks == 1:
-        column = task
+    width, (row, column) = 2 * lanes, place_of(task, m_tasks, n_tasks)
     i, rows = span((m + unit - 1) // unit, row, m_tasks)
     j, strips = span((n + width - 1) // width, column, n_tasks)
     return i * unit, least(m - i * unit, rows * unit), j * width, least(n - j * width, strips * width)
