@@ -98,7 +98,7 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     pack_b = 0
     if transpose_b:
         pack_b = BEFORE
-    elif m >= PACKED_FROM and k * n * size > l2 // 4:
+    elif m >= PACKED_FROM and k * n * size > l2 // 4 and strips > 2:     # else B's own rows are short enough
         pack_b = ON_THE_WAY
     # Tasks that share the rows would copy all of B each, others all of A; on the way that costs little, unless B comes
     # from afar. Those that share the columns write to the same rows, which costs more where there is little else to do.
