@@ -75,7 +75,9 @@ def test_a_leader_whose_members_come_late_does_their_share(chain, members):
 @njit
 def learned(board, members, grains, speeds, took):
     """The members' tasks, cut by the speeds, after a call that took them so long."""
-    team._cut(board, members, speeds)
+    for member in range(members):
+        board[member * team.ROW + team.SPEED] = int(team.real_at(speeds, member) * team.ONE)
+    team._cut(board, members)
     for member in range(members):
         board[member * team.ROW + team.TOOK] = took[member]
     team._learn(board, members, grains, speeds)

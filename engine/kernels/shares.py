@@ -21,13 +21,25 @@ def number_of(task):
     return task & 0xFFFF
 
 
+@part
+def share_of(task):
+    """(begin, end) of a task with a share; (0, 0) where it has none."""
+    return task >> 16 & 0xFFFF, task >> 32
+
+
+@part
+def cut_at(size, place):
+    """How many of `size` things lie before a share's begin or end."""
+    return (size * place + WHOLE // 2) // WHOLE
+
+
 @part(forceinline=True)
 def span(size, task, tasks):
     """(first, count) of the share of one task in `size` things."""
-    begin, end = task >> 16 & 0xFFFF, task >> 32
+    begin, end = share_of(task)
     if end > 0:
-        first = max(0, (size * begin + WHOLE // 2) // WHOLE)
-        return first, (size * end + WHOLE // 2) // WHOLE - first
+        first = max(0, cut_at(size, begin))
+        return first, cut_at(size, end) - first
     first = max(0, size * task // tasks)
     return first, size * (task + 1) // tasks - first
 

@@ -7,7 +7,8 @@ threads for a whole program, and goes on where the threading layer runs its memb
 
 Members meet in words of `board`, a row for each: DONE says up to which call the member has done what it claimed, TOOK
 how long the last one took it, and CLAIMED for which call its share was claimed last; in the leader's row CLAIMED says
-how far the program has come. TASK is what the member does of a call whose tasks may share unequally (`grains`).
+how far the program has come. TASK is what the member does of a call whose tasks may share unequally (`grains`), by its
+SPEED.
 
 Two cores of a shared machine differ in speed by a quarter as often as not, for tenths of a second: with equal shares
 one waits for the other. So the leader keeps each member's speed and cuts such calls accordingly. It does so between
@@ -16,7 +17,7 @@ calls only, when nobody works; and no cut changes a result.
 import numpy as np
 from numba import prange
 
-from engine.kernels.shares import WHOLE, with_share
+from engine.kernels.shares import WHOLE, cut_at, share_of, with_share
 from engine.kernels.simd.parts import part
 from engine.kernels.simd.shared import (
     claimed,
@@ -31,7 +32,9 @@ from engine.kernels.simd.shared import (
 )
 from engine.kernels.simd.units import call_entry
 
-ROW, CLAIMED, TASK, DONE, TOOK, OVER = 32, 0, 1, 16, 17, -1     # words; other threads' writes are 128 bytes apart
+# words; those that other threads write are 128 bytes apart
+ROW, CLAIMED, TASK, SPEED, DONE, TOOK, OVER = 32, 0, 1, 2, 16, 17, -1
+ONE = 1 << 20                                # what SPEED counts: whole numbers, so that shares end at the end
 GRAINS = 8                                   # of a task, from which shares are unequal: they are cut at grains
 SETTLE = 1_000_000                           # ticks of a call that counts half; what is shorter says less
 SLOWEST, FASTEST = 2 / 3, 4 / 3              # speeds that are believed, so that no share is twice an equal one
@@ -80,14 +83,14 @@ def _do(program, i, first, last, board, member, members):
 
 
 @part
-def _cut(board, members, speeds):
+def _cut(board, members):
     """Gives each member a task, of a size like its speed."""
-    total, before, begin = 0.0, 0.0, 0
+    total, before, begin = 0, 0, 0
     for member in range(members):
-        total += real_at(speeds, member)
+        total += shared_load(board, member * ROW + SPEED)
     for member in range(members):
-        before += real_at(speeds, member)
-        end = int(before / total * WHOLE + 0.5)
+        before += shared_load(board, member * ROW + SPEED)
+        end = (before * WHOLE + total // 2) // total
         shared_store(board, member * ROW + TASK, with_share(member, begin, end))
         begin = end
 
@@ -105,22 +108,26 @@ def _learn(board, members, grains, speeds):
         longest = took if took > longest else longest
     for member in range(members):
         seen = _grains_of(board, member, grains) / shared_load(board, member * ROW + TOOK) * members / total
-        seen = real_at(speeds, member) + (seen - real_at(speeds, member)) * longest / (longest + SETTLE)
-        seen = SLOWEST if seen < SLOWEST else seen
-        put_real_at(speeds, member, FASTEST if seen > FASTEST else seen)
-    _cut(board, members, speeds)
+        before = shared_load(board, member * ROW + SPEED) / ONE
+        seen = before + (seen - before) * longest / (longest + SETTLE)
+        seen = SLOWEST if seen < SLOWEST else FASTEST if seen > FASTEST else seen
+        shared_store(board, member * ROW + SPEED, int(seen * ONE))
+        put_real_at(speeds, member, seen)
+    _cut(board, members)
 
 
 @part
 def _grains_of(board, member, grains):
     """How many grains a member's share has, as `span` counts them."""
-    task = shared_load(board, member * ROW + TASK)
-    return (grains * (task >> 32) + WHOLE // 2) // WHOLE - (grains * (task >> 16 & 0xFFFF) + WHOLE // 2) // WHOLE
+    begin, end = share_of(shared_load(board, member * ROW + TASK))
+    return cut_at(grains, end) - cut_at(grains, begin)
 
 
 @part
 def _lead(program, rounds, board, members, speeds):
-    _cut(board, members, speeds)
+    for member in range(members):            # its own: leaders of other programs write to `speeds` meanwhile
+        shared_store(board, member * ROW + SPEED, int(real_at(speeds, member) * ONE))
+    _cut(board, members)
     for step in range(rounds * program.shape[0]):
         i, together = step % program.shape[0], True
         if program[i, 2] > 1:

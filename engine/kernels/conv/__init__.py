@@ -54,9 +54,8 @@ from engine.kernels.conv.reference import (
 from engine.kernels.conv.winograd import OUT
 from engine.kernels.matmul import LINEAR, MATMUL
 from engine.kernels.matmul import cpu as products
-from engine.kernels.matmul.blocking import UNIT, ceil
+from engine.kernels.matmul.blocking import ceil
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats
-from engine.kernels.simd import lanes
 
 # ------------------------------------------------------------------------------------------------------------- shapes
 
@@ -183,9 +182,9 @@ def grains(way, y, tasks, numbers):
         return images * p
     if way == cpu.NARROW:
         return images
-    if numbers.m_tasks == tasks:
-        return images * ceil(p, OUT) * ceil(q, OUT) if way == cpu.WINOGRAD else ceil(images * p * q, UNIT)
-    return ceil(channels, 2 * lanes(y.dtype)) if numbers.m_tasks == 1 else 0
+    if way == cpu.WINOGRAD and numbers.m_tasks == tasks:
+        return images * ceil(p, OUT) * ceil(q, OUT)
+    return products.grains(Spec((images * p * q, channels), y.dtype), tasks, numbers.m_tasks)
 
 
 def conv2d_arrange(inputs, outputs, attributes, threads):

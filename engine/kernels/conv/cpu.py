@@ -38,6 +38,7 @@ from engine.kernels.matmul.tiles import (
     narrow_strip,
     pack_panels,
     padded,
+    panel_values,
 )
 from engine.kernels.simd import ROWS, hook, lanes_of, part, pointer, tile, tile_load, tile_store, unit
 from engine.kernels.split import number_of, place_of, span
@@ -50,12 +51,6 @@ TURNING = PRODUCT, NARROW, LINES             # that want a gradient's weights tu
 def distance(count, lanes):
     """As in `blocking.py`."""
     return padded(count, lanes) + lanes
-
-
-@part
-def panel_values(kc, lanes):
-    """Values of a panel of ROWS rows that is copied turned, and of what its last vector has too much."""
-    return ROWS * padded(kc, lanes) + lanes
 
 
 @part

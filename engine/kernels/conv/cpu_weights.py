@@ -1,12 +1,12 @@
 """The gradient by the weights on the CPU: dw (r s c, o) = patches (pixels, r s c).T dy (pixels, o), a block of pixels
 at a time; the text of `cpu.py` says how patches, groups and sums are handled."""
-from engine.kernels.conv.cpu import DEPTHWISE, LINES, WINOGRAD, block_of_tiles, distance, panel_values
+from engine.kernels.conv.cpu import DEPTHWISE, LINES, WINOGRAD, block_of_tiles, distance
 from engine.kernels.conv.depthwise import depthwise_weight_gradient
 from engine.kernels.conv.lines import add_chunks, sums_of_chunks
 from engine.kernels.conv.patches import patches
 from engine.kernels.conv.winograd import sum_tiles, weights_of_sums
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
-from engine.kernels.matmul.tiles import WIDE, least
+from engine.kernels.matmul.tiles import WIDE, least, panel_values
 from engine.kernels.simd import lanes_of, part, pointer
 from engine.kernels.split import number_of, place_of, span
 

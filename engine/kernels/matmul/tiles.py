@@ -353,7 +353,7 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
     full, k_blocks = n // width, ((k if k > 0 else 1) + kc - 1) // kc
     strips = full + (n % width > 0)
     b_size = kc * width                      # strips without a gap, which would spread them over few cache sets
-    a_size = ROWS * padded(kc, lanes) + lanes if pack_a else 0
+    a_size = panel_values(kc, lanes) if pack_a else 0
     turns = pack_a and a_col == 1
     apart = a_size if full > ns or turns else 0                # copies that are read only once take turns
     keep = m > mc                            # B's packed strips are used again
@@ -396,6 +396,12 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
 
 
 # ------------------------------------------------------------------------------------------------------------ packing
+
+
+@part
+def panel_values(kc, lanes):
+    """Values of a panel of ROWS rows that is copied turned, and of what its last vector has too much."""
+    return ROWS * padded(kc, lanes) + lanes
 
 
 @part

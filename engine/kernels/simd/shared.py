@@ -12,9 +12,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from engine.kernels.simd.host import CLOCK, PAUSE
-from engine.kernels.simd.tile_type import I32, llvm
+from engine.kernels.simd.tile_type import I32, I64, llvm
 
-WORD = ir.IntType(64)
 YIELD = "engine_yield"                       # the operating system's: another thread may have this core
 if os.name == "nt":
     _function = ctypes.windll.kernel32.SwitchToThread    # type: ignore[attr-defined]
@@ -89,10 +88,10 @@ def ticks(typing):
     """A clock's ticks, of the same length on all cores, some nanoseconds or less; always 0 where there is no clock"""
     def codegen(context, builder, sig, args):
         if CLOCK is None:
-            return WORD(0)
+            return I64(0)
         if CLOCK.startswith("llvm."):
-            return llvm(builder, CLOCK, WORD, [])
-        return builder.asm(ir.FunctionType(WORD, []), CLOCK, "=r", [], True)
+            return llvm(builder, CLOCK, I64, [])
+        return builder.asm(ir.FunctionType(I64, []), CLOCK, "=r", [], True)
     return types.int64(), codegen
 
 
