@@ -80,10 +80,11 @@ def step_graph(state, loss, metrics, size, y_shape, y_dtype, data=None, optimize
         _count(graph, metrics, prediction, y, value, size, state.network.output_shape)
     graph.outputs.update(prediction=prediction, loss=value)
     graph = fuse_forward(graph, training)
+    rate = None if optimizer is None else _rate(graph, position, data, size)
     if training:
         _backward(graph, state, value, values)
     if optimizer is not None:
-        _update(graph, state, optimizer, flat, counter, position, data, size)
+        _update(graph, state, optimizer, flat, rate, counter)
     if position is not None:
         graph.add("advance", position)
     return finish(graph, state.target is not targets.cpu)
@@ -133,13 +134,17 @@ def _backward(graph, state, loss, values):
         graph.place(gradient, flat, state.offsets[value.name][0])
 
 
-def _update(graph, state, optimizer, flat, counter, position, data, size):
+def _rate(graph, position, data, size):
+    """This step's learning rate: before the backward pass, on whose way weights may be updated."""
+    if data is None:
+        return graph.feed("rate", (1,), np.float64)
+    with graph.scope("update"):
+        return graph.add("pick", graph.feed("rates", (data.rounds(size),), np.float64), position)
+
+
+def _update(graph, state, optimizer, flat, rate, counter):
     with graph.scope("update"):
         states = [graph.state(f"optimizer.{n}", (state.size,), state.dtype) for n in optimizer.states]
-        if data is None:
-            rate = graph.feed("rate", (1,), np.float64)
-        else:
-            rate = graph.add("pick", graph.feed("rates", (data.rounds(size),), np.float64), position)
         optimizer.nodes(graph, flat, graph.values["gradients"], states, rate, counter)
         graph.add("advance", counter)
 

@@ -125,6 +125,13 @@ class Graph:
             raise EngineError(f"place: {value!r} at {offset} does not fit into {inside!r}")
         self.parts[value] = (inside, offset)
 
+    def piece(self, inside, offset, shape):
+        """A new value of that shape that lives in the one-dimensional value `inside`, `offset` elements from its
+        start."""
+        value = self._value(self._free(f"{inside.name}[{offset}]"), shape, inside.dtype, inside.kind)
+        self.place(value, inside, offset)
+        return value
+
     def producer(self):
         """Value -> the node that computes it."""
         return {out: node for node in self.nodes for out in node.outputs}

@@ -6,6 +6,7 @@ from engine.graph.fuse_elementwise import fuse_elementwise
 from engine.graph.fuse_norm import fuse_norm
 from engine.graph.fuse_residual import fuse_residual
 from engine.graph.fuse_sums import fuse_sums
+from engine.graph.fuse_update import fuse_update
 from engine.graph.prune import prune
 
 FORWARD = (fold_norm, fuse_dense, fuse_norm, fuse_residual)
@@ -20,5 +21,5 @@ def fuse_forward(graph, training):
 
 def finish(graph, on_gpu):
     """On the whole graph, once all its nodes are there."""
-    graph = fuse_backward(prune(fuse_sums(graph) if on_gpu else graph))
-    return fuse_elementwise(graph)
+    graph = fuse_elementwise(fuse_backward(prune(fuse_sums(graph) if on_gpu else graph)))
+    return graph if on_gpu else fuse_update(graph)

@@ -34,6 +34,7 @@ from engine.kernels import (
 )
 from engine.kernels.conv import add as conv_add
 from engine.kernels.matmul import fused as fused_products
+from engine.kernels.matmul import update as product_updates
 
 FAMILIES = (
     activation,
@@ -61,6 +62,7 @@ FAMILIES = (
     random,
     augment,
     update,
+    product_updates,
     control,
 )
 

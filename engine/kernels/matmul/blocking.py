@@ -68,6 +68,15 @@ def plan_slope(m, n, k, transpose_a, transpose_b, dtype, threads):
     return _plan(m, n, k, transpose_a, transpose_b, dtype, threads)
 
 
+def plan_update(m, n, k, dtype, threads):
+    """(tasks, Specs of the work arrays, numbers) for the kernels of `update.py`: A is transposed, tasks share the rows.
+    The first work array is for so many rows of C as come at once: few that stay in L2, if that copies no B again."""
+    tasks, work, blocking = _plan(m, n, k, True, False, dtype, threads, rows_only=True)
+    few = cache_bytes(2) // 8 // (max(n, 1) * np.dtype(dtype).itemsize) // ROWS * ROWS
+    at_once = blocking.mc if blocking.pack_b else max(4 * ROWS, few)
+    return tasks, (Spec((tasks * at_once * n,), np.dtype(dtype)), *work), (at_once, *blocking[:-1])
+
+
 def plan_batched(count, m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False):
     """(tasks, Specs of the work arrays, numbers) for `batched_kernel`: tasks share the products."""
     tasks = 1 if count * (m * n * k + 3 * (m * n + m * k + n * k)) < SERIAL_BELOW else max(1, min(count, threads))
@@ -75,7 +84,7 @@ def plan_batched(count, m, n, k, transpose_a, transpose_b, dtype, threads, accum
     return tasks, (Spec((tasks * work[0].size,), work[0].dtype),), (int(accumulate), *blocking[:-1])
 
 
-def _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way=TILES):
+def _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way=TILES, rows_only=False):
     dtype = np.dtype(dtype)
     tasks = 1 if m * n * k + 3 * (m * n + m * k + n * k) < SERIAL_BELOW else threads
     if way == TURNED:                        # the longer side of C is shared; computed is (n, k) (k, m)
@@ -85,14 +94,14 @@ def _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way=TILES):
         numbers = block(ceil(n, n_tasks), ceil(m, m_tasks), k, bool(transpose_a), not transpose_a, dtype, 1)
         blocking, size = numbers._replace(m_tasks=m_tasks), turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype)
     else:
-        blocking = block(m, n, k, transpose_a, transpose_b, dtype, tasks)
+        blocking = block(m, n, k, transpose_a, transpose_b, dtype, tasks, rows_only)
         m_tasks, n_tasks = blocking.m_tasks, least(tasks // blocking.m_tasks, ceil(n, 2 * lanes(dtype)))
         size = work_values(m, n, k, blocking, n_tasks, dtype)
     return m_tasks * n_tasks, (Spec((m_tasks * n_tasks * size,), dtype),), blocking
 
 
-def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
-    """The `Blocking` of a product shared by so many tasks."""
+def block(m, n, k, transpose_a, transpose_b, dtype, tasks, rows_only=False):
+    """The `Blocking` of a product shared by so many tasks; `rows_only`: they do not share the columns."""
     size, width, l2 = dtype.itemsize, 2 * lanes(dtype), cache_bytes(2)
     strips = max(1, ceil(n, width))
     pack_b = 0
@@ -107,7 +116,7 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     cheaper = pack_b == ON_THE_WAY and copies and m >= n and k * n * size <= 4 * l2
     long = m < 4 * ROWS * tasks and n * size >= LONG_ROW * tasks         # a task's part of a row of C
     columns = m < 4 * ROWS or (pack_b and not tall and not cheaper and (k > SHORT or m < 2 * ROWS * tasks or long))
-    n_tasks = tasks if strips >= tasks and columns else 1
+    n_tasks = tasks if strips >= tasks and columns and not rows_only else 1
     m_tasks = tasks // n_tasks if m >= 2 * tasks else 1
     if pack_b == ON_THE_WAY and m < 5 * ROWS * m_tasks:
         pack_b = 0                           # every task needs a first panel of ROWS rows, the one of half a share too

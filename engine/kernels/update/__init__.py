@@ -96,6 +96,13 @@ def update_shapes(p, g, *others, epsilon=None, **attributes):
     return tuple(spec(array) for array in (p, *states))
 
 
+def start(rng, shape, states):
+    """Random weights, and as many states: squares or their roots, and what is under a root must not be below the square
+    of its mean."""
+    weights, *made = (rng.standard_normal(shape) for _ in range(1 + states))
+    return weights, *(np.abs(x) + (4 if k == 0 and states > 1 else 0) for k, x in enumerate(made))
+
+
 def update(name, states, rule, kernel, launcher, reference, attributes, **more):
     """The record of an update with so many states; `more` are numbers that the kernels get and callers do not."""
     def shapes(*arrays, **given):
@@ -111,9 +118,7 @@ def update(name, states, rule, kernel, launcher, reference, attributes, **more):
         for size in (0, 1, 7, 131):
             for number, weight_decay in enumerate((0.0, 0.1)):
                 choice = {k: bool(number) for k in ("nesterov", "centered") if k in attributes}
-                p, g, *s = (rng.standard_normal(size) for _ in range(2 + states))
-                # states are squares or their roots: what is under a root must not be below the square of its mean
-                s = [np.abs(x) + (4 if k == 0 and states > 1 else 0) for k, x in enumerate(s)]
+                (p, *s), g = start(rng, size, states), rng.standard_normal(size)
                 p[size // 2:size // 2 + 2] = g[size // 2:size // 2 + 2] = 0
                 yield (p, g, *s, np.array([0.05]), np.array([3, 5 * number])), {"weight_decay": weight_decay, **choice}
 
@@ -158,7 +163,7 @@ def _clip_samples(**attributes):
 
 
 ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
-OPS = (
+UPDATES = (
     update("sgd", 0, "sgd_at", cpu.sgd, cuda.sgd, sgd_reference, {}),
     update("sgd_momentum", 1, "sgd_momentum_at", cpu.sgd_momentum, cuda.sgd_momentum, sgd_momentum_reference,
            {"momentum": 0.9, "nesterov": False}),
@@ -168,6 +173,9 @@ OPS = (
     update("adagrad", 1, "adagrad_at", cpu.adagrad, cuda.adagrad, adagrad_reference, {"epsilon": 1e-10}),
     update("adam", 2, "adam_at", cpu.adam, cuda.adam, adam_reference, ADAM, decoupled=False),
     update("adamw", 2, "adam_at", cpu.adam, cuda.adam, adamw_reference, {**ADAM, "weight_decay": 0.01}, decoupled=True),
+)
+OPS = (
+    *UPDATES,
     Op("clip_by_value", lambda g, low, high: np.clip(g, low, high), clip_by_value_shapes, cpu.clip_by_value,
        cuda.clip_by_value, _clip_samples(low=-0.5, high=1.0), arrange_clip_by_value,
        attributes={"low": -1.0, "high": 1.0}, inplace={0: 0}),

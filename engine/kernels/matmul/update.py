@@ -1,0 +1,179 @@
+"""Updates that take their gradient from a product at once: what an optimiser does to the weights w (m, n) of a dense
+layer whose gradient is g = A^T B (Goodfellow et al. 2016, 6.5).
+
+    matmul_<update>    g (m, n) = a (k, m)^T b (k, n);   then <update> of `engine.kernels.update` on w and its states
+
+On the CPU a task computes some rows of g, uses them while they are in its cache, and computes the next ones in the same
+place. So the gradient never goes to memory, and no core takes from another what that one has just written. w and its
+states are matrices, changed in place; rate and counter as in `engine.kernels.update`.
+"""
+import numpy as np
+
+from engine.kernels.matmul import cuda, matmul_shapes
+from engine.kernels.matmul.blocking import SERIAL_BELOW, TILES, UNIT, plan_matmul, plan_update
+from engine.kernels.matmul.cpu import zeros
+from engine.kernels.matmul.tiles import WIDE, least, rectangle
+from engine.kernels.op import Arrangement, Cost, Op, Spec, demand
+from engine.kernels.simd import lanes_of, part, pointer
+from engine.kernels.split import number_of, span
+from engine.kernels.update import UPDATES, start
+from engine.kernels.update import cpu as updates
+
+LARGE = 1 << 14                              # weights of a layer from which this pays
+
+# ---------------------------------------------------------------------------------------------------------------- CPU
+
+
+@part
+def rows_of(m, task, tasks):
+    """(first, last + 1) of a task's rows of g"""
+    first, count = span((m + UNIT - 1) // UNIT, task, tasks)
+    return least(m, first * UNIT), least(m, (first + count) * UNIT)
+
+
+@part
+def own(work, task, tasks):
+    """A task's part of a work array."""
+    size = work.shape[0] // tasks
+    return work[number_of(task) * size:(number_of(task) + 1) * size]
+
+
+@part
+def gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b):
+    """g = rows i, i + 1, ... of A^T B, flat"""
+    (k, m), n, lanes, free = a.shape, b.shape[1], lanes_of(pointer(g)), pointer(work)
+    rectangle(rows, n, k, (pointer(a) + i, 1, m), (pointer(b), n, 1), (pointer(g), n, pointer(g)), zeros(free, lanes),
+              None, None, free + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
+    return g[:rows * n]
+
+
+@part
+def sgd(a, b, p, rate, counter, rule, decay, p_out, g, work, at_once, kc, mc, ns, pack_a, pack_b, task, tasks):
+    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    while i < end:
+        rows = least(at_once, end - i)
+        found, q = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), p_out[i * n:(i + rows) * n]
+        updates.sgd(q, found, rate, counter, rule, decay, q, 0, 1)
+        i += rows
+
+
+@part
+def sgd_momentum(a, b, p, v, rate, counter, rule, decay, momentum, nesterov, p_out, v_out, g, work, at_once, kc, mc, ns,
+                 pack_a, pack_b, task, tasks):
+    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    while i < end:
+        rows = least(at_once, end - i)
+        found, at, to = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), i * n, (i + rows) * n
+        q, v = p_out[at:to], v_out[at:to]
+        updates.sgd_momentum(q, found, v, rate, counter, rule, decay, momentum, nesterov, q, v, 0, 1)
+        i += rows
+
+
+@part
+def rmsprop(a, b, p, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out, g, work, at_once, kc, mc, ns, pack_a,
+            pack_b, task, tasks):
+    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    while i < end:
+        rows = least(at_once, end - i)
+        found, at, to = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), i * n, (i + rows) * n
+        q, s = p_out[at:to], s_out[at:to]
+        updates.rmsprop(q, found, s, rate, counter, rule, decay, alpha, epsilon, q, s, 0, 1)
+        i += rows
+
+
+@part
+def rmsprop_momentum(a, b, p, s, m, v, rate, counter, rule, decay, alpha, epsilon, momentum, centered, p_out, s_out,
+                     m_out, v_out, g, work, at_once, kc, mc, ns, pack_a, pack_b, task, tasks):
+    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    while i < end:
+        rows = least(at_once, end - i)
+        found, at, to = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), i * n, (i + rows) * n
+        q, s, m, v = p_out[at:to], s_out[at:to], m_out[at:to], v_out[at:to]
+        updates.rmsprop_momentum(q, found, s, m, v, rate, counter, rule, decay, alpha, epsilon, momentum, centered, q,
+                                 s, m, v, 0, 1)
+        i += rows
+
+
+@part
+def adagrad(a, b, p, s, rate, counter, rule, decay, epsilon, p_out, s_out, g, work, at_once, kc, mc, ns, pack_a, pack_b,
+            task, tasks):
+    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    while i < end:
+        rows = least(at_once, end - i)
+        found, at, to = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), i * n, (i + rows) * n
+        q, s = p_out[at:to], s_out[at:to]
+        updates.adagrad(q, found, s, rate, counter, rule, decay, epsilon, q, s, 0, 1)
+        i += rows
+
+
+@part
+def adam(a, b, p, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, p_out, m_out, v_out, g, work,
+         at_once, kc, mc, ns, pack_a, pack_b, task, tasks):
+    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    while i < end:
+        rows = least(at_once, end - i)
+        found, at, to = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), i * n, (i + rows) * n
+        q, m, v = p_out[at:to], m_out[at:to], v_out[at:to]
+        updates.adam(q, found, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, q, m, v, 0, 1)
+        i += rows
+
+
+# ------------------------------------------------------------------------------------------------------------- records
+
+KERNELS = {f.__name__: f for f in (sgd, sgd_momentum, rmsprop, rmsprop_momentum, adagrad, adam)} | {"adamw": adam}
+SIZES = ((1, 1, 1), (0, 3, 2), (2, 0, 3), (7, 33, 31), (600, 70, 9))     # k, m, n
+
+
+def takes_update(m, n, k, dtype):
+    """Whether the product of a weight's gradient takes in the update on the CPU: if it is computed tile by tile, and
+    the weight is large."""
+    _, _, numbers = plan_matmul(m, n, k, 1, 0, dtype, 1)
+    return m * n >= LARGE and numbers[1] == TILES
+
+
+def with_product(base):
+    """The record of an update that computes its own gradient."""
+    states = len(base.updates) - 1
+
+    def reference(a, b, p, *rest, **attributes):
+        return base.reference(p, a.T @ b, *rest, **attributes)
+
+    def shapes(a, b, p, *rest, **attributes):
+        g = matmul_shapes(a, b, True)
+        for array in (p, *rest[:-2]):
+            demand(array.shape == g.shape, f"weights and states of the shape of the product, {g.shape}", array.shape)
+        flat = [Spec((g.size,), array.dtype) for array in (p, g, *rest[:-2])]
+        return tuple(Spec(g.shape, s.dtype) for s in base.shapes(*flat, *rest[-2:], **attributes))
+
+    def arrange(inputs, outputs, attributes, threads):
+        (k, m), n, dtype = inputs[0].shape, inputs[1].shape[1], outputs[0].dtype
+        flat = [Spec((s.size,), s.dtype) for s in inputs[2:]]
+        of_update = base.arrange([flat[0], flat[0], *flat[1:]], [flat[0]] * len(outputs), attributes, 1)
+        tasks, work, numbers = plan_update(m, n, k, dtype, threads)
+        return Arrangement((inputs[0].shape, inputs[1].shape, *(s.shape for s in flat)),
+                           tuple((s.size,) for s in outputs), of_update.scalars, work, numbers, tasks,
+                           (Spec((1 + sum(s.shape[0] for s in cuda.parts_spec(m, n, k, dtype)), m, n), dtype),),
+                           -(-m // UNIT))
+
+    def launch(a, b, p, *given):
+        *given, g = given                    # scratch: the gradient, and the parts that it is the sum of, if there are
+        cuda.matmul(a, b, 1, 0, g[0], *([g[1:]] if len(g) > 1 else []))
+        base.cuda(p, g[0].reshape(p.shape), *given)
+
+    def samples(rng):
+        for number, (k, m, n) in enumerate(SIZES):
+            (p, *s), decay = start(rng, (m, n), states), 0.1 * (number % 2)
+            yield ((rng.standard_normal((k, m)), rng.standard_normal((k, n)), p, *s, np.array([0.05]),
+                    np.array([3, number])), {"weight_decay": decay})
+
+    def cost(inputs, outputs, attributes):
+        k, weights = inputs[0].shape[0], outputs[0].size
+        return Cost((2 * k + 8) * weights, sum(s.nbytes for s in (*inputs[:2], *outputs, *outputs)))
+
+    return Op(f"matmul_{base.name}", reference, shapes, KERNELS[base.name], launch, samples, arrange, cost=cost,
+              terms=lambda a, *rest, **attributes: 32 + a.shape[0], attributes=base.attributes,
+              updates={out: 2 + source - (source > 0) for out, source in base.updates.items()})
+
+
+WITH_PRODUCT = {base.name: with_product(base) for base in UPDATES}
+OPS = tuple(WITH_PRODUCT.values())
