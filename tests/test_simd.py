@@ -20,6 +20,7 @@ from engine.kernels.simd import (
     part,
     pointer,
     prefetch,
+    prefetch_to_write,
     row_max,
     row_sum,
     square_tile,
@@ -57,6 +58,7 @@ def width(dtype):
 def copied(a, columns, out):
     t = tile(5, 2, pointer(a))
     prefetch(t, pointer(a), a.shape[1], 2)
+    prefetch_to_write(t, pointer(a), a.shape[1], 2)
     tile_store(tile_load(t, pointer(a), a.shape[1], columns), pointer(out), out.shape[1])
 
 

@@ -81,7 +81,7 @@ def block_of_tiles(rows, n, steps, left, right, out, start, end, strips_at_once,
         since = before + j * before_col, before_row, before_col
         if copies:
             block_strips(rows, count, steps, left, of, (c + j, ldc), since, PACKED_AHEAD * width, moved(end, 0, j),
-                         packed + s * packed_strip, copy, turned, size, copies if s == 0 else 2)
+                         (c, 0), packed + s * packed_strip, copy, turned, size, copies if s == 0 else 2)
         else:
             full_strips(rows, count, steps, left, of, (c + j, ldc), since, ahead, moved(end, 0, j),
                         packed + s * packed_strip, copy)

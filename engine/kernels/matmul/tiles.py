@@ -28,6 +28,7 @@ from engine.kernels.simd import (
     outer_fma,
     part,
     prefetch,
+    prefetch_to_write,
     square_tile,
     tile,
     tile_load,
@@ -113,22 +114,25 @@ def near_step(acc, like, a, b, ahead, copy):
 
 
 @part
-def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, copy):
+def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, wanted, copy):
     """As `tiles`, for ROWS rows of A that lie side by side. `copy`, if not None, is where this panel of a transposed A
     is copied to, what belongs to one k together; if it is None, `a` is such a copy. A step stores whole vectors, the
-    next one its values over what was too much. Two steps a turn: a processor that shares its core has no time for the
-    loop's own instructions."""
+    next one its values over what was too much. `wanted`: see `blocks`. Two steps a turn: a processor that shares its
+    core has no time for the loop's own instructions."""
     b, ldb, b_strip = right
     c, ldc = out
     ahead, ahead_row, ahead_strip = soon
     before, before_row, before_col = start
+    wanted, wanted_row = wanted
     width, odd, to = vectors * lanes_of(c), kc % 2, copy
     if copy is None:
         a_col = ROWS                         # a constant: all addresses of a step are one register and numbers
     like = tile(1, vectors, c)
     for _ in range(strips):
         acc = tile_load(tile(rows, vectors, c), before, before_row)
-        if kc > NEAR:                        # after shorter sums C has not left the caches near by
+        if wanted_row != 0:
+            prefetch_to_write(acc, wanted, wanted_row, rows)
+        elif kc > NEAR:                      # after shorter sums C has not left the caches near by
             prefetch(acc, c + width, ldc, rows)
         if odd:
             acc = near_step(acc, like, a, b, ahead, copy)
@@ -141,6 +145,7 @@ def near_tiles(rows, vectors, strips, kc, a, a_col, right, out, start, soon, cop
             acc = near_step(acc, like, a + (k + 1) * a_col, b + (k + 1) * ldb, ahead + (k + 1) * ahead_row, to)
         tile_store(acc, c, ldc)
         b, c, before, ahead = b + b_strip, c + width, before + width * before_col, ahead + ahead_strip
+        wanted += width
 
 
 @part
@@ -216,10 +221,10 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
 
 
 @unit
-def copied_strips(panels, strips, kc, a, a_col, right, out, start, ahead, end, copy, size, fresh):
+def copied_strips(panels, strips, kc, a, a_col, right, out, start, ahead, end, wanted, copy, size, fresh):
     """Panels of ROWS rows of a transposed A times full strips of B. The panels' copies are `size` values apart; if
     `fresh`, the first strip makes them on its way: a load and a store among so many multiply-adds cost nothing. `end`:
-    see `ended`."""
+    see `ended`; `wanted`: see `blocks`."""
     b, ldb, b_strip = right
     c, ldc = out
     before, before_row, before_col = start
@@ -227,20 +232,24 @@ def copied_strips(panels, strips, kc, a, a_col, right, out, start, ahead, end, c
     coming = 2 * width if ldc % SAME_SETS == 0 else ROWS * ldc
     for panel in range(panels):
         of, to, since, soon = right, (c, ldc), (before, before_row, before_col), (b + ahead, ldb, b_strip)
+        beside = shifted(wanted, panel * ROWS, 0)
         if short:
             soon = c + coming, ldc, width
         if fresh:
             far = a + A_AHEAD * a_col, a_col, 0
-            by_rows(near_tiles, ROWS, ROWS, ROWS, (2, 1, kc, a, a_col, of, to, since, far, copy))
+            by_rows(near_tiles, ROWS, ROWS, ROWS, (2, 1, kc, a, a_col, of, to, since, far, beside, copy))
+            beside = shifted(beside, 0, width)
             of, to, soon = (b + b_strip, ldb, b_strip), (c + width, ldc), (soon[0] + soon[2], soon[1], soon[2])
             since = before + width * before_col, before_row, before_col
-        by_rows(near_tiles, ROWS, ROWS, ROWS, (2, strips - fresh, kc, copy, 0, of, to, since, soon, None))
+        by_rows(near_tiles, ROWS, ROWS, ROWS,
+                (2, strips - fresh, kc, copy, 0, of, to, since, soon, beside, None))
         ended(end, ROWS, strips * width, c, ldc, panel * ROWS)
         a, c, before, copy = a + ROWS, c + ROWS * ldc, before + ROWS * before_row, copy + size
 
 
 @part
-def block_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, packed_strip, copy, size, copied):
+def block_strips(rows, strips, kc, left, right, out, start, ahead, end, wanted, packed, packed_strip, copy, size,
+                 copied):
     """As `full_strips`; A's panels of ROWS rows, but a first one that packs B, are copied if `copied` is 1, or have
     been if it is 2."""
     a, a_row, a_col, lines, a_line = left
@@ -253,8 +262,8 @@ def block_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, 
             done, right, ahead, packed_strip = ROWS, (packed, width, packed_strip), PACKED_AHEAD * width, 0
         panels = rows // ROWS - done // ROWS
         copied_strips(panels, strips, kc, a + done, a_col, right, (c + done * ldc, ldc),
-                      (before + done * before_row, before_row, before_col), ahead, moved(end, done, 0), copy, size,
-                      copied % 2)
+                      (before + done * before_row, before_row, before_col), ahead, moved(end, done, 0),
+                      shifted(wanted, done, 0), copy, size, copied % 2)
         done += panels * ROWS
     if done < rows:
         full_strips(rows - done, strips, kc, (a + done * a_row, a_row, a_col, lines, a_line), right,
@@ -327,6 +336,12 @@ def moved(end, i, j):
 
 
 @part
+def shifted(wanted, i, j):
+    """`wanted` of the block that begins at row i, column j of this one's."""
+    return wanted[0] + (i * wanted[1] + j), wanted[1]
+
+
+@part
 def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack_a, pack_b):
     """c[:m, :n] = f(start + a[:m, :k] @ b[:k, :n]) or slope(that, y), on one thread."""
     c, ldc, y = out
@@ -335,12 +350,13 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
         done = hook(finish, (m, n, c, ldc, y, ldc), f, None)
     if slope is not None:
         done = hook(finish, (m, n, c, ldc, y, ldc), None, slope)
-    blocks(m, n, k, left, right, (c, ldc), start, (done, y, ldc), work, kc, mc, ns, pack_a, pack_b)
+    blocks(m, n, k, left, right, (c, ldc), start, (done, y, ldc), (c, 0), work, kc, mc, ns, pack_a, pack_b)
 
 
 @unit
-def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack_b):
-    """As `rectangle`; `end`: see `ended`."""
+def blocks(m, n, k, left, right, out, start, end, wanted, work, kc, mc, ns, pack_a, pack_b):
+    """As `rectangle`; `end`: see `ended`. `wanted`: a matrix of C's shape that will be written next, and the distance
+    of its rows (0: none); the memory is asked for it meanwhile, if A's panels are copied."""
     a, a_row, a_col = left
     b, b_row, b_col = right
     c, ldc = out
@@ -362,7 +378,8 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
         rows = least(mc, m - i)
         for q in range(k_blocks):
             p = q * kc
-            steps, closing = least(kc, k - p), (end[0] if q == k_blocks - 1 else 0, end[1], end[2])
+            steps, last = least(kc, k - p), q == k_blocks - 1
+            closing, near = (end[0] * last, end[1], end[2]), (wanted[0], wanted[1] * last)
             at = (a + (i * a_row + p * a_col), a_row, a_col, 1, 0)
             if turns and rows >= 2 * ROWS:
                 first = ROWS * (pack_b == ON_THE_WAY and i == 0)
@@ -382,8 +399,9 @@ def blocks(m, n, k, left, right, out, start, end, work, kc, mc, ns, pack_a, pack
                     if i == 0:
                         pack_transposed(count, steps, b + (p * b_row + j * b_col), b_col, packed, b_size)
                 block_strips(rows, count, steps, at, of, (c + (i * ldc + j), ldc),
-                             (before + j * before_col, before_row, before_col), far, moved(closing, i, j), packed,
-                             packed_strip, packed_a, apart, pack_a if s == 0 and not turns else 2 * pack_a)
+                             (before + j * before_col, before_row, before_col), far, moved(closing, i, j),
+                             shifted(near, i, j), packed, packed_strip, packed_a, apart,
+                             pack_a if s == 0 and not turns else 2 * pack_a)
             j = full * width
             if j < n:
                 of = (b + (p * b_row + j), b_row, 0)

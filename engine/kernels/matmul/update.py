@@ -1,7 +1,7 @@
 """Updates that take their gradient from a product at once: what an optimiser does to the weights w (m, n) of a dense
 layer whose gradient is g = A^T B (Goodfellow et al. 2016, 6.5).
 
-    matmul_<update>    g (m, n) = a (k, m)^T b (k, n);   then <update> of `engine.kernels.update` on w and its states
+    matmul_<update>    g (m, n) = a (k, m)^T b (k, n);   then an update of `engine.kernels.update`, of w and its states
 
 On the CPU a task computes some rows of g, uses them while they are in its cache, and computes the next ones in the same
 place. So the gradient never goes to memory, and no core takes from another what that one has just written. w and its
@@ -10,14 +10,15 @@ states are matrices, changed in place; rate and counter as in `engine.kernels.up
 import numpy as np
 
 from engine.kernels.matmul import cuda, matmul_shapes
-from engine.kernels.matmul.blocking import SERIAL_BELOW, TILES, UNIT, plan_matmul, plan_update
+from engine.kernels.matmul.blocking import TILES, UNIT, plan_matmul, plan_update
 from engine.kernels.matmul.cpu import zeros
-from engine.kernels.matmul.tiles import WIDE, least, rectangle
+from engine.kernels.matmul.tiles import WIDE, blocks, least
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand
 from engine.kernels.simd import lanes_of, part, pointer
 from engine.kernels.split import number_of, span
-from engine.kernels.update import UPDATES, start
+from engine.kernels.update import UPDATES
 from engine.kernels.update import cpu as updates
+from engine.kernels.update import start
 
 LARGE = 1 << 14                              # weights of a layer from which this pays
 
@@ -39,11 +40,11 @@ def own(work, task, tasks):
 
 
 @part
-def gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b):
-    """g = rows i, i + 1, ... of A^T B, flat"""
-    (k, m), n, lanes, free = a.shape, b.shape[1], lanes_of(pointer(g)), pointer(work)
-    rectangle(rows, n, k, (pointer(a) + i, 1, m), (pointer(b), n, 1), (pointer(g), n, pointer(g)), zeros(free, lanes),
-              None, None, free + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
+def gradient(a, b, i, rows, p, g, work, kc, mc, ns, pack_a, pack_b):
+    """g = rows i, i + 1, ... of A^T B, flat; meanwhile the weights that they will change come near."""
+    (k, m), n, lanes, free, to = a.shape, b.shape[1], lanes_of(pointer(g)), pointer(work), pointer(g)
+    blocks(rows, n, k, (pointer(a) + i, 1, m), (pointer(b), n, 1), (to, n), zeros(free, lanes), (0, to, n),
+           (pointer(p) + i * n, n), free + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
     return g[:rows * n]
 
 
@@ -52,7 +53,8 @@ def sgd(a, b, p, rate, counter, rule, decay, p_out, g, work, at_once, kc, mc, ns
     (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
     while i < end:
         rows = least(at_once, end - i)
-        found, q = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), p_out[i * n:(i + rows) * n]
+        found = gradient(a, b, i, rows, p_out, g, work, kc, mc, ns, pack_a, pack_b)
+        q = p_out[i * n:(i + rows) * n]
         updates.sgd(q, found, rate, counter, rule, decay, q, 0, 1)
         i += rows
 
@@ -63,7 +65,8 @@ def sgd_momentum(a, b, p, v, rate, counter, rule, decay, momentum, nesterov, p_o
     (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
     while i < end:
         rows = least(at_once, end - i)
-        found, at, to = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), i * n, (i + rows) * n
+        found = gradient(a, b, i, rows, p_out, g, work, kc, mc, ns, pack_a, pack_b)
+        at, to = i * n, (i + rows) * n
         q, v = p_out[at:to], v_out[at:to]
         updates.sgd_momentum(q, found, v, rate, counter, rule, decay, momentum, nesterov, q, v, 0, 1)
         i += rows
@@ -75,22 +78,10 @@ def rmsprop(a, b, p, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out
     (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
     while i < end:
         rows = least(at_once, end - i)
-        found, at, to = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), i * n, (i + rows) * n
+        found = gradient(a, b, i, rows, p_out, g, work, kc, mc, ns, pack_a, pack_b)
+        at, to = i * n, (i + rows) * n
         q, s = p_out[at:to], s_out[at:to]
         updates.rmsprop(q, found, s, rate, counter, rule, decay, alpha, epsilon, q, s, 0, 1)
-        i += rows
-
-
-@part
-def rmsprop_momentum(a, b, p, s, m, v, rate, counter, rule, decay, alpha, epsilon, momentum, centered, p_out, s_out,
-                     m_out, v_out, g, work, at_once, kc, mc, ns, pack_a, pack_b, task, tasks):
-    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
-    while i < end:
-        rows = least(at_once, end - i)
-        found, at, to = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), i * n, (i + rows) * n
-        q, s, m, v = p_out[at:to], s_out[at:to], m_out[at:to], v_out[at:to]
-        updates.rmsprop_momentum(q, found, s, m, v, rate, counter, rule, decay, alpha, epsilon, momentum, centered, q,
-                                 s, m, v, 0, 1)
         i += rows
 
 
@@ -100,7 +91,8 @@ def adagrad(a, b, p, s, rate, counter, rule, decay, epsilon, p_out, s_out, g, wo
     (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
     while i < end:
         rows = least(at_once, end - i)
-        found, at, to = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), i * n, (i + rows) * n
+        found = gradient(a, b, i, rows, p_out, g, work, kc, mc, ns, pack_a, pack_b)
+        at, to = i * n, (i + rows) * n
         q, s = p_out[at:to], s_out[at:to]
         updates.adagrad(q, found, s, rate, counter, rule, decay, epsilon, q, s, 0, 1)
         i += rows
@@ -112,7 +104,8 @@ def adam(a, b, p, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decou
     (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
     while i < end:
         rows = least(at_once, end - i)
-        found, at, to = gradient(a, b, i, rows, g, work, kc, mc, ns, pack_a, pack_b), i * n, (i + rows) * n
+        found = gradient(a, b, i, rows, p_out, g, work, kc, mc, ns, pack_a, pack_b)
+        at, to = i * n, (i + rows) * n
         q, m, v = p_out[at:to], m_out[at:to], v_out[at:to]
         updates.adam(q, found, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, q, m, v, 0, 1)
         i += rows
@@ -120,7 +113,7 @@ def adam(a, b, p, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decou
 
 # ------------------------------------------------------------------------------------------------------------- records
 
-KERNELS = {f.__name__: f for f in (sgd, sgd_momentum, rmsprop, rmsprop_momentum, adagrad, adam)} | {"adamw": adam}
+KERNELS = {f.__name__: f for f in (sgd, sgd_momentum, rmsprop, adagrad, adam)} | {"adamw": adam}
 SIZES = ((1, 1, 1), (0, 3, 2), (2, 0, 3), (7, 33, 31), (600, 70, 9))     # k, m, n
 
 
@@ -175,5 +168,5 @@ def with_product(base):
               updates={out: 2 + source - (source > 0) for out, source in base.updates.items()})
 
 
-WITH_PRODUCT = {base.name: with_product(base) for base in UPDATES}
+WITH_PRODUCT = {base.name: with_product(base) for base in UPDATES if base.name in KERNELS}
 OPS = tuple(WITH_PRODUCT.values())

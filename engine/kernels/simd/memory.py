@@ -124,11 +124,22 @@ def to_boundary(typing, p):
 def prefetch(typing, like, p, ld, rows):
     """Asks for the cache lines of the first `rows` rows (a literal, at most all) of a tile like `like` at p.
     The address need not be valid."""
+    return _asking(like, p, rows, I32(0))
+
+
+@intrinsic(prefer_literal=True)
+def prefetch_to_write(typing, like, p, ld, rows):
+    """As `prefetch`, for lines that will be written: other cores give up their copies now, not when that is done."""
+    return _asking(like, p, rows, I32(1))
+
+
+def _asking(like, p, rows, to_write):
     def codegen(context, builder, sig, args):
         part = Tile(min(rows.literal_value, like.rows), like.vectors, like.dtype)
         for place in part.addresses(builder, args[1], args[2]):
             place = builder.bitcast(place, BYTE.as_pointer())
-            llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [place, I32(0), I32(3), I32(1)])   # read, keep, data
+            llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [place, to_write, I32(3), I32(1)])    # keep, data
         return context.get_dummy_value()
     if isinstance(rows, types.IntegerLiteral):
         return types.void(like, p, types.int64, rows), codegen
+    return None

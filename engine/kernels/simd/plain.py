@@ -129,6 +129,9 @@ def prefetch(like, p, ld, rows):
     pass
 
 
+prefetch_to_write = prefetch
+
+
 def outer_fma(acc, a, a_row, row):
     column = np.array([[a[i * a_row]] for i in range(acc.values.shape[0])], acc.dtype)
     return acc.like(acc.values + column * row.values)
