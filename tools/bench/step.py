@@ -1,8 +1,11 @@
 """One training step of multi-layer perceptrons, with SGD and Adam, against PyTorch, JAX, scikit-learn and tinygrad.
 
 Ours runs an epoch as one call, as `fit` does; "train_step" is the same step called from Python with NumPy batches.
-All start from the same weights and see the same batches (`peers.py`). Floor: the products' operations over the
-measured peak. The asked-for ratio is that to PyTorch's best.
+All start from the same weights and see the same batches (`peers.py`); ours also gathers its batches, in the order of
+the epoch, where the peers' lie ready. The asked-for ratio is that to PyTorch's best. Floor: the products' operations
+over the peak, that of large products that take their turn with the others. GB/s: what has to come from memory in any
+case, each weight twice and each state of the optimiser once, and go back once, over the step's time; where the weights
+are larger than the caches this has a limit too (`elementwise` prints a triad's).
 """
 import numpy as np
 
@@ -33,11 +36,22 @@ def make_ours(sizes, batch, optimizer, x, y):
     return epoch_of(model, x, y, batch)[0], lambda: model.train_step(x[:batch], y[:batch]), model
 
 
-def floor(sizes, batch):
-    """Seconds that the products alone take at the peak of a large product."""
+def products(least):
+    """(a large product, again and again, as a callable; how many operations it does: about `least`)"""
     from engine import target
-    from engine.runtime.profile import peak
-    return operations(sizes, batch) / peak(target.cpu, np.float32)
+    from engine.kernels import TABLE
+    from engine.kernels.program import Program
+    n, made = 768, Program(target.cpu)
+    a, c = np.ones((n, n), np.float32), np.empty((n, n), np.float32)
+    made.add(TABLE["matmul"], [a, a], [c], TABLE["matmul"].complete({}))
+    rounds = max(1, round(least / (2 * n ** 3)))
+    return lambda: made.run(rounds), rounds * 2 * n ** 3
+
+
+def traffic(sizes, optimizer):
+    """Bytes of weights and states that a step reads and writes."""
+    weights = sum(i * o + o for i, o in zip(sizes, sizes[1:]))
+    return 4 * weights * (3 + {"sgd": 0, "adam": 4}[optimizer])
 
 
 def one(title, sizes, batch, optimizer, threads, rest):
@@ -53,13 +67,16 @@ def one(title, sizes, batch, optimizer, threads, rest):
         absent = {}
     else:
         sides, absent = peers.all_of(weights, batch, optimizer, x, y)
-    times = race({"ours": ours, **sides, "single": single}, threads=threads)
+    large, done = products(operations(sizes, batch) * steps)
+    times = race({"ours": ours, **sides, "single": single, "products": large}, threads=threads)
     torch = best_of(times, [n for n in sides if n.startswith("torch")])
     best = best_of(times, sides)
-    us = {n: median(t) / (1 if n == "single" else steps) * 1e6 for n, t in times.items()}
+    us = {n: median(t) / (1 if n in ("single", "products") else steps) * 1e6 for n, t in times.items()}
+    floors = [t * operations(sizes, batch) * steps / done for t in times["products"]]
     return {"row": title, "threads": threads, "us": us, "torch": torch, "best": best, "absent": absent,
             "ratio": ratio(times[torch], times["ours"]), "best_ratio": ratio(times[best], times["ours"]),
-            "floor_us": floor(sizes, batch) * 1e6}
+            "floor_us": median(floors) / steps * 1e6, "over_floor": ratio(times["ours"], floors),
+            "gbs": traffic(sizes, optimizer) / us["ours"] / 1e3}
 
 
 def run(threads, only=None):
@@ -74,11 +91,12 @@ def run(threads, only=None):
                 if only in (None, "torch") or only in title:
                     found.append(one(title, sizes, batch, optimizer, threads, only == "torch"))
     table(f"training step, {threads} threads (us; ratio = torch's best / ours)",
-          ["network", "ours", "train_step", "torch", "setting", "ratio", "floor", "ours/floor", "best peer", "ratio"],
+          ["network", "ours", "train_step", "torch", "setting", "ratio", "floor", "ours/floor", "GB/s", "best peer",
+           "ratio"],
           [[r["row"], f"{r['us']['ours']:.1f}", f"{r['us']['single']:.1f}", f"{r['us'][r['torch']]:.1f}",
             r["torch"].removeprefix("torch "), f"{r['ratio']:.2f}", f"{r['floor_us']:.1f}",
-            f"{r['us']['ours'] / r['floor_us']:.2f}", r["best"], f"{r['best_ratio']:.2f}"] for r in found])
-    names = list(dict.fromkeys(n for r in found for n in r["us"] if n not in ("ours", "single")))
+            f"{r['over_floor']:.2f}", f"{r['gbs']:.1f}", r["best"], f"{r['best_ratio']:.2f}"] for r in found])
+    names = list(dict.fromkeys(n for r in found for n in r["us"] if n not in ("ours", "single", "products")))
     table("every peer (us a step)", ["network", "ours", *names],
           [[r["row"], f"{r['us']['ours']:.1f}", *(f"{r['us'][n]:.1f}" if n in r["us"] else "-" for n in names)]
            for r in found])
