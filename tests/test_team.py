@@ -5,7 +5,7 @@ from numba import config, njit
 from shares import run_unequal
 
 from engine import target
-from engine.kernels import TABLE, team
+from engine.kernels import TABLE, entry, team
 from engine.kernels.op import Op, flat, same
 from engine.kernels.program import Program, prepare
 from engine.kernels.shares import most
@@ -112,3 +112,11 @@ def test_elementwise_ops_in_unequal_shares(shares):
     call.arrangement = call.arrangement._replace(tasks=3)
     assert run_unequal(made, shares) == 1
     np.testing.assert_array_equal(y, TABLE["gelu"](x))
+
+
+def test_a_program_of_single_tasks_needs_no_team(monkeypatch):
+    monkeypatch.setattr(entry.threads, "_runners", {})
+    x, made = np.zeros(7), Program(target.cpu)
+    made.add(TABLE["exp"], [x], [x], {})
+    made.run()
+    assert x[0] == 1 and "parallel" not in entry.threads._runners

@@ -50,6 +50,13 @@ def all_children_end(monkeypatch):
             os.kill(pid, 0)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_own_work_comes_first_and_in_this_process(tmp_path, processes):
+    notes, done = Notes(tmp_path), []
+    together.compile_together([[notes.make(str(group))] for group in range(5)], processes, lambda: done.append(1))
+    assert done == [1] and len(notes.makers()) == 5
+
+
 @pytest.mark.parametrize("processes", [1, 2, 5])
 def test_every_group_is_made_once_by_one_process(tmp_path, processes):
     notes = Notes(tmp_path)

@@ -159,8 +159,9 @@ def entry_source(name, parameters):
     return f"def {name}(block, task, tasks):\n    kernel({', '.join(parts)}, task, tasks)\n"
 
 
-def entries_of(wanted):
-    """The compiled entries (`.address`) of a list of `Wanted`; what has to be compiled is, by all processes allowed."""
+def entries_of(wanted, team=False):
+    """The compiled entries (`.address`) of a list of `Wanted`; what has to be compiled is, by all processes allowed.
+    `team`: their program will be run by several threads, and what runs it is compiled meanwhile."""
     keys = [w.key for w in wanted]
     with _lock:
         missing = {}
@@ -171,19 +172,21 @@ def entries_of(wanted):
                 made.enable_caching()
         if missing:
             with no_collection(), _whole_vectors():
-                _compile({key: made for key, made in missing.items() if not made.load()})
+                _compile({key: made for key, made in missing.items() if not made.load()}, team)
             _entries.update(missing)
         return [_entries[key] for key in keys]
 
 
-def _compile(missing):
-    """Compiles entries, {key: entry}; those of one module share most of their parts, so one process makes them."""
+def _compile(missing, team):
+    """Compiles entries, {key: entry}; those of one module share most of their parts, so one process makes them. This
+    process begins with the runner of teams, if that is wanted: it has threads, which the others shall not start."""
     groups = {}
     for (_, function), made in missing.items():
         groups.setdefault(function.__module__, []).append(made)
     if groups:
         with compiling.span():
-            compile_together([[made.compile for made in group] for group in groups.values()], threads.get())
+            compile_together([[made.compile for made in group] for group in groups.values()], threads.get(),
+                             threads.runner if team else None)
     for made in missing.values():
         if not made.is_ready and not made.load():
             made.compile()                   # where there is no cache, or it was cleared this moment
@@ -248,7 +251,7 @@ class _Threads:
         self.count = None
         self.forked = False
         self._runners = {}
-        self._current = None                 # the runners for `count` threads, until that or the process changes
+        self._team = None                    # whether there may be several threads, until that or the process changes
         self._one_at_a_time = None
         self._speeds = np.ones(config.NUMBA_NUM_THREADS)        # of the members of a team, as last seen
         self._speeds_at = self._speeds.ctypes.data
@@ -257,7 +260,7 @@ class _Threads:
 
     def _after_fork(self):
         self.forked = "omp" in str(self.layer())
-        self._current = None
+        self._team = None
 
     def get(self):
         if self.forked or config.DISABLE_JIT:
@@ -269,7 +272,7 @@ class _Threads:
     def set(self, count):
         if not 1 <= count <= config.NUMBA_NUM_THREADS:
             raise ValueError(f"threads: expected 1 to {config.NUMBA_NUM_THREADS} (NUMBA_NUM_THREADS), got {count}")
-        self.count, self._current = count, None
+        self.count, self._team = count, None
 
     def layer(self):
         """The threading layer in use, or None before the first parallel call."""
@@ -316,11 +319,11 @@ class _Threads:
     def run(self, program, rounds=1, alone=False):
         """Runs a program (int64 array, see `team.py`) `rounds` times; releases the GIL meanwhile.
         `alone`: none of its calls has more than one task."""
-        if self._current is None:
-            self._current = self.runner(), self.runner("serial")
-        runner, serial = self._current
-        if alone or self.count == 1 or self.forked:
-            return serial(program, rounds)
+        if self._team is None:
+            self._team = self.get() > 1
+        if alone or not self._team:
+            return (self._runners.get("serial") or self.runner("serial"))(program, rounds)
+        runner = self._runners.get("parallel") or self.runner()
         if self._one_at_a_time is None:
             return runner(program, rounds, self.count, self._speeds_at)
         with self._one_at_a_time:

@@ -133,7 +133,8 @@ class Program:
 def prepare(*programs):
     """Compiles what the calls of programs on the CPU need, all of it together; else each does so in its first run."""
     programs = [p for p in programs if p.target is targets.cpu and not config.DISABLE_JIT]
-    found = iter(entries.entries_of([w for p in programs for call in p.calls for w in call.wanted]))
+    wanted = [(w, call.arrangement.tasks) for p in programs for call in p.calls for w in call.wanted]
+    found = iter(entries.entries_of([w for w, _ in wanted], max((tasks for _, tasks in wanted), default=1) > 1))
     for p in programs:
         p._table = np.array([(next(found).address, call.block.ctypes.data, call.arrangement.tasks,
                               call.arrangement.grains) for call in p.calls for _ in call.wanted], np.int64)

@@ -30,18 +30,21 @@ def can_share():
     return sys.platform == "linux"
 
 
-def compile_together(groups, processes):
+def compile_together(groups, processes, own=None):
     """Calls every function of `groups`, a list of lists, here or in a fork; each compiles and caches one entry.
 
-    What stands in one group is compiled by one process, in its order.
+    What stands in one group is compiled by one process, in its order. `own`: what this process does first.
     """
     shared, rest = groups[:MOST], groups[MOST:]
+    own = own or (lambda: None)
     children = min(processes, len(shared)) - 1
     if children < 1 or not can_share():
+        own()
         shared, rest = [], groups
     else:
         todo, reports, pids = _start(shared, children)
         try:
+            own()
             done = _work(todo, shared)
             done |= _collect(reports, len(shared) - len(done))
         finally:
