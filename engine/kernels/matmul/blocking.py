@@ -106,13 +106,16 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     tall = m >= 8 * n                        # each would read all of A, for a few strips
     cheaper = pack_b == ON_THE_WAY and copies and m >= n and k * n * size <= 4 * l2
     long = m < 4 * ROWS * tasks and n * size >= LONG_ROW * tasks         # a task's part of a row of C
-    columns = m < 4 * ROWS or (pack_b and not tall and not cheaper and (k > SHORT or m < 2 * ROWS * tasks or long))
+    wide = n >= 8 * m and k * n * size > l2  # each would read all of a B that comes from afar, for a few panels
+    pays = k > SHORT or m < 2 * ROWS * tasks or long
+    columns = m < 4 * ROWS or wide or (pack_b and not tall and not cheaper and pays)
     n_tasks = tasks if strips >= tasks and columns else 1
     m_tasks = tasks // n_tasks if m >= 2 * tasks else 1
     if pack_b == ON_THE_WAY and m < 5 * ROWS * m_tasks:
         pack_b = 0                           # every task needs a first panel of ROWS rows, the one of half a share too
-    # packed, both operands stream from L2; otherwise all of B's k block has to stay there
-    kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, l2 // 4 // (max(n, 1) * size))))
+    # packed, both operands stream from L2; otherwise a task's part of B's k block has to stay there
+    fit = l2 // 4 // (ceil(strips, n_tasks) * width * size)
+    kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, fit)))
     if copies and transpose_a:               # each step of a panel is a line that needs a place in the nearest cache
         kc = near_equal(k, min(kc, LONG_ENOUGH if m * size % WAY_BYTES == 0 or not pack_b else 2 * LONG_ENOUGH))
         if kc < k:                           # of a sum over many rows, A's panels and B's block share half of L2
