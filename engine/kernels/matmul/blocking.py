@@ -28,7 +28,7 @@ LONG_ROW = 8192                              # bytes of a row of C from which ta
 COPIED_FROM = 2048                           # values of B, for a transposed A
 WAY_BYTES = 4096                             # of the nearest cache of a processor with pages of that size
 LONG_ENOUGH = 256                            # a k block of a transposed A whose rows meet in a cache, or B's do
-DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM = 4, 96, 160          # rows of A
+DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM, CROOKED_FROM = 4, 96, 160, 5 * ROWS           # rows of A
 
 
 class Blocking(NamedTuple):
@@ -98,7 +98,7 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     pack_b = 0
     if transpose_b:
         pack_b = BEFORE
-    elif m >= PACKED_FROM and k * n * size > l2 // 4 and strips > 2:     # else B's own rows are short enough
+    elif strips > 2 and packs_b(m, n, k, size):
         pack_b = ON_THE_WAY
     # Tasks that share the rows would copy all of B each, others all of A; on the way that costs little, unless B comes
     # from afar. Those that share the columns write to the same rows, which costs more where there is little else to do.
@@ -107,8 +107,9 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     cheaper = pack_b == ON_THE_WAY and copies and m >= n and k * n * size <= 4 * l2
     long = m < 4 * ROWS * tasks and n * size >= LONG_ROW * tasks         # a task's part of a row of C
     wide = n >= 8 * m and k * n * size > l2  # each would read all of a B that comes from afar, for a few panels
+    costs = pack_b == BEFORE or pack_b and k * n * size > l2 // 4        # to copy all of B
     pays = k > SHORT or m < 2 * ROWS * tasks or long
-    columns = m < 4 * ROWS or wide or (pack_b and not tall and not cheaper and pays)
+    columns = m < 4 * ROWS or wide or (costs and not tall and not cheaper and pays)
     n_tasks = tasks if strips >= tasks and columns else 1
     m_tasks = tasks // n_tasks if m >= 2 * tasks else 1
     if pack_b == ON_THE_WAY and m < 5 * ROWS * m_tasks:
@@ -126,6 +127,15 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks):
     # copied panels are written shortly before they are read
     mc = near_equal(most(m, m_tasks), max(42 * ROWS, 0 if copies else l2 // 2 // (kc * size) // ROWS * ROWS))
     return Blocking(kc, mc, ns, int(copies), pack_b, m_tasks)
+
+
+def packs_b(m, n, k, size):
+    """Whether the first panel copies strips of a B that is not transposed, for the others: where B is large, where a
+    strip's rows fall on few sets of the nearest cache and B is larger than that, and where rows begin anywhere, so that
+    most of their vectors lie in two cache lines."""
+    if n * size % VECTOR_BYTES:
+        return m >= CROOKED_FROM
+    return m >= PACKED_FROM and k * n * size > (cache_bytes(1) if n * size >= WAY_BYTES // 2 else cache_bytes(2) // 4)
 
 
 def copies_a(m, n, k, transpose_a, size):
