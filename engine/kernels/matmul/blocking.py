@@ -6,7 +6,9 @@ after `work`. Measured with 48 KB of L1 and 2 MB of L2 a core.
     ns      strips of B in a group
     pack_a  1: A's panels are copied, those of a transposed A on the way, others before
     pack_b  0: B is read where it is, 1: transposed copies, 2: the first panel copies
-    m_tasks how many tasks share the rows; the others share the columns
+    m_tasks how many tasks share the rows; the others share the columns. 0: one row, and all share k, kc at a time: then
+            each reads whole rows of B, else pieces of rows, which lie on few sets of a cache, with what other tasks
+            read in between
 """
 from typing import NamedTuple
 
@@ -27,6 +29,7 @@ COPIED_BY_FEW = 64                           # strips of B from which an A of fe
 LONG_ROW = 8192                              # bytes of a row of C from which tasks do not meet in its pages
 COPIED_FROM = 2048                           # values of B, for a transposed A
 WAY_BYTES = 4096                             # of the nearest cache of a processor with pages of that size
+CHUNKS, CHUNKED_BEYOND = 16, 1 << 20         # of k, for one row and more bytes of B
 LONG_ENOUGH = 256                            # a k block of a transposed A whose rows meet in a cache, or B's do
 DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM, CROOKED_FROM = 4, 96, 160, 5 * ROWS           # rows of A
 
@@ -41,8 +44,8 @@ class Blocking(NamedTuple):
     m_tasks: int
 
 
-def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False):
-    """(tasks, Specs of the work arrays, numbers) for `matmul_kernel`."""
+def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False, chunks=False):
+    """(tasks, Specs of the work arrays, numbers) for `matmul_kernel`; `chunks`: `matmul_chunks` is called too."""
     way, lane = TILES, lanes(np.dtype(dtype))
     if n == 1 and not transpose_a:
         way = COLUMN
@@ -54,12 +57,17 @@ def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=Fa
     elif transpose_a and not transpose_b and m % lane == 0 and m >= 8 * lane and (
             1 < n < 2 * lane and k >= 8 or n < 4 * lane and 32 * lane <= k and m <= 128 * lane):
         way = TURNED                         # C is narrow, C.T is not; or the short side is the cheaper one to copy
-    tasks, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way)
+    if chunks and way == TILES and in_chunks(m, n, k, transpose_b, dtype):
+        tasks, work, blocking = plan_chunks(n, k, dtype, threads)
+    else:
+        tasks, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way)
     return tasks, work, (int(accumulate), way, *blocking)
 
 
-def plan_dense(m, n, k, dtype, threads):
-    """(tasks, Specs of the work arrays, numbers) for `dense_kernel`."""
+def plan_dense(m, n, k, dtype, threads, chunks=False):
+    """(tasks, Specs of the work arrays, numbers) for `dense_kernel`; `chunks`: `dense_chunks` is called too."""
+    if chunks and in_chunks(m, n, k, False, dtype):
+        return plan_chunks(n, k, dtype, threads)
     return _plan(m, n, k, False, False, dtype, threads)
 
 
@@ -70,14 +78,33 @@ def plan_slope(m, n, k, transpose_a, transpose_b, dtype, threads):
 
 def plan_batched(count, m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False):
     """(tasks, Specs of the work arrays, numbers) for `batched_kernel`: tasks share the products."""
-    tasks = 1 if count * (m * n * k + 3 * (m * n + m * k + n * k)) < SERIAL_BELOW else max(1, min(count, threads))
+    tasks = 1 if count * operations(m, n, k) < SERIAL_BELOW else max(1, min(count, threads))
     _, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, 1)
     return tasks, (Spec((tasks * work[0].size,), work[0].dtype),), (int(accumulate), *blocking[:-1])
 
 
+def in_chunks(m, n, k, transpose_b, dtype):
+    """Whether a product's sums are cut into chunks of k. That is so for any number of threads, and chunks are the same
+    for all: how sums are cut shows in their bits."""
+    return m == 1 and not transpose_b and k * n * np.dtype(dtype).itemsize > CHUNKED_BEYOND
+
+
+def plan_chunks(n, k, dtype, threads):
+    """(tasks, Specs of the work arrays, numbers) of a product of one row in chunks."""
+    kc, lane = near_equal(k, ceil(k, CHUNKS)), lanes(np.dtype(dtype))
+    tasks = least(threads, ceil(k, kc))
+    return (tasks, (Spec((tasks * WIDE * lane + ceil(k, kc) * n,), np.dtype(dtype)),),
+            Blocking(kc, 1, max(1, ceil(n, 2 * lane)), 0, 0, 0))
+
+
+def operations(m, n, k):
+    """See `SERIAL_BELOW`."""
+    return m * n * k + 3 * (m * n + m * k + n * k)
+
+
 def _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way=TILES):
     dtype = np.dtype(dtype)
-    tasks = 1 if m * n * k + 3 * (m * n + m * k + n * k) < SERIAL_BELOW else threads
+    tasks = 1 if operations(m, n, k) < SERIAL_BELOW else threads
     if way == TURNED:                        # the longer side of C is shared; computed is (n, k) (k, m)
         m_tasks, n_tasks = 1, least(tasks, ceil(n, 2 * lanes(dtype)))
         if transpose_a:
@@ -163,6 +190,11 @@ def turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype):
     width = 2 * lanes(dtype)
     rows, columns = most(m, m_tasks) + width, most(n, n_tasks) + width
     return up(columns, width) * rows + work_values(columns, rows, k, numbers, 1, dtype)
+
+
+def phases_of(m_tasks):
+    """How many phases a product has."""
+    return 1 if m_tasks else 2
 
 
 def grains(c, tasks, m_tasks):

@@ -9,8 +9,8 @@ operands fast enough, and C is seldom read again.
 Operands are copied ("packed") only where that pays: A when many strips read it (turned, in registers, before), or when
 it is transposed (a panel's first strip stores what it reads); B when it is transposed (in registers,
 before), or large and used by many panels (the first panel of each strip stores what it reads). Sums run over k in
-order, in one chain of multiply-adds for each value of C, so the bits do not depend on blocking, packing, tasks or
-threads.
+order, in one chain of multiply-adds for each value of C (in some chains for one row: `cpu.py`), so the bits do not
+depend on blocking, packing, tasks or threads.
 
 A's row may lie in `lines` stretches of kc values each, `a_line` apart (a convolution's taps in an image); mostly it is
 one.
