@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.kernels.matmul.tiles import BEFORE, ON_THE_WAY, SHORT, WIDE
+from engine.kernels.matmul.tiles import BEFORE, LOW, ON_THE_WAY, SHORT, WIDE
 from engine.kernels.op import Spec
 from engine.kernels.shares import most
 from engine.kernels.simd import ROWS, VECTOR_BYTES, cache_bytes, lanes
@@ -106,10 +106,10 @@ def _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way=TILES):
     dtype = np.dtype(dtype)
     tasks = 1 if operations(m, n, k) < SERIAL_BELOW else threads
     if way == TURNED:                        # the longer side of C is shared; computed is (n, k) (k, m)
-        m_tasks, n_tasks = 1, least(tasks, ceil(n, 2 * lanes(dtype)))
+        m_tasks, n_tasks, rows = 1, least(tasks, ceil(n, 2 * lanes(dtype))), n
         if transpose_a:
-            m_tasks, n_tasks = least(tasks, m // lanes(dtype)), 1
-        numbers = block(ceil(n, n_tasks), ceil(m, m_tasks), k, bool(transpose_a), not transpose_a, dtype, 1)
+            m_tasks, n_tasks, rows = least(tasks, m // lanes(dtype)), 1, up(n, LOW) if n % LOW > 1 else n
+        numbers = block(ceil(rows, n_tasks), ceil(m, m_tasks), k, bool(transpose_a), not transpose_a, dtype, 1)
         blocking, size = numbers._replace(m_tasks=m_tasks), turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype)
     else:
         blocking = block(m, n, k, transpose_a, transpose_b, dtype, tasks)
@@ -186,10 +186,11 @@ def work_values(m, n, k, blocking, n_tasks, dtype):
 
 
 def turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype):
-    """As `work_values` for the way TURNED: C.T, and what its product needs."""
+    """As `work_values` for the way TURNED: C.T, a copy of a narrow B, and what the product needs."""
     width = 2 * lanes(dtype)
     rows, columns = most(m, m_tasks) + width, most(n, n_tasks) + width
-    return up(columns, width) * rows + work_values(columns, rows, k, numbers, 1, dtype)
+    copy = up(k * up(n, LOW), width) if n < 2 * width and n % LOW > 1 else 0       # of a B that is not transposed
+    return up(columns, width) * rows + copy + work_values(columns, rows, k, numbers, 1, dtype)
 
 
 def phases_of(m_tasks):

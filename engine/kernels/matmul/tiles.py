@@ -39,6 +39,7 @@ from engine.kernels.simd import (
 BEFORE, ON_THE_WAY = 1, 2                    # how B is packed (0: not at all)
 WIDE = 8                                     # vectors of a tile of one row: as many chains as the adders can hide
 TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer rows waits for its own additions
+LOW = 4                                      # rows of a low panel: as fast as one of two
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
 A_AHEAD = 16                                 # the same of a transposed A
 PIECES, PIECE, ASKED = 4, 32, 3              # of a sum of so many steps, and rows of C asked for before each piece
