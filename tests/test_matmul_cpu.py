@@ -36,8 +36,9 @@ def run(kernel, arguments, plan, order=1, shares=None):
     garbage."""
     tasks, work, numbers = plan
     scratch = [np.full(s.shape, np.nan, s.dtype) for s in work]
-    for task in (range(tasks) if shares is None else unequal(tasks, shares))[::order]:
-        kernel(*arguments, *scratch, *numbers, task, tasks)
+    for phase in (kernel if isinstance(kernel, tuple) else (kernel,))[:cpu.phases_of(numbers[-1])]:
+        for task in (range(tasks) if shares is None else unequal(tasks, shares))[::order]:
+            phase(*arguments, *scratch, *numbers, task, tasks)
 
 
 def close(got, want, k):
@@ -115,6 +116,28 @@ def test_other_ways_have_the_same_bits_for_any_number_of_threads(m, n, k, form, 
         results.append(c)
     for c in results[1:]:
         np.testing.assert_array_equal(c, results[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "k"), [(1, 3), (5, 1), (37, 40), (70, 130), (331, 16)])
+def test_one_row_in_chunks(n, k, dtype, monkeypatch):
+    """C, C += and a dense layer: the same bits for any number of threads, of equal shares or not."""
+    monkeypatch.setattr(blocking, "CHUNKED_BEYOND", 0)
+    x, w, bias, f = random((1, k), dtype), random((k, n), dtype), random((n,), dtype), DAMPED.cpu(dtype)
+    want, results = product(x, w, 0, 0), []
+    for threads, shares in itertools.product((1, 2, 3, 40), (None, 1)):
+        c, added, y = np.full((1, n), np.nan, dtype), bias.reshape(1, n).copy(), np.full((1, n), np.nan, dtype)
+        for form, out, add in (((0, 0), c, False), ((1, 0), added, True)):
+            plan = cpu.plan_matmul(1, n, k, *form, dtype, threads, add, chunks=True)
+            assert plan[2][-1] == 0 or n == 1
+            run(cpu.MATMUL_PHASES, (x.reshape(k, 1) if form[0] else x, w, *form, out), plan, shares=shares)
+        run(cpu.DENSE_PHASES, (x, w, bias, f, y), cpu.plan_dense(1, n, k, dtype, threads, chunks=True), shares=shares)
+        results.append((c, added, y))
+    total = want + bias
+    for got, right in zip(results[0], (want, total, np.where(total > 0, total, 0.1 * total)), strict=True):
+        close(got, right, k)
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
 
 
 def damped(x):

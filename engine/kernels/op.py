@@ -65,6 +65,7 @@ class Arrangement(NamedTuple):
     tasks: int = 1
     gpu_work: tuple = ()                     # Specs of scratch arrays that the CUDA launcher gets after the outputs
     grains: int = 0                          # pieces that the tasks share by `span`, equally or not; 0: equally only
+    phases: int = 0                          # how many of the op's CPU phases this call needs; 0: all
 
 
 class Cost(NamedTuple):

@@ -75,11 +75,12 @@ class Program:
         else:
             call.scratch = scratch = self._scratch(arrangement.work, work)
             arguments = (*ins, *arrangement.scalars, *outs, *scratch, *arrangement.blocking)
+            phases = op.phases[:arrangement.phases or len(op.phases)]
             if config.DISABLE_JIT:
-                call.functions = [_python(kernel, arguments, arrangement.tasks) for kernel in op.phases]
+                call.functions = [_python(kernel, arguments, arrangement.tasks) for kernel in phases]
             else:
                 parameters, words = pack(arguments)
-                call.wanted = [Wanted(kernel, parameters, _float_of(arguments)) for kernel in op.phases]
+                call.wanted = [Wanted(kernel, parameters, _float_of(arguments)) for kernel in phases]
                 call.block = np.array(words, np.int64)
         self.calls.append(call)
         self._table = self._launches = self._graph = None

@@ -46,9 +46,10 @@ def matmul_shapes(a, b, transpose_a=False, transpose_b=False):
 def matmul_arrange(inputs, outputs, attributes, threads):
     (m, n), k = outputs[0].shape, inputs[0].size // max(1, outputs[0].shape[0])
     flags = int(attributes["transpose_a"]), int(attributes["transpose_b"])
-    tasks, work, blocking = cpu.plan_matmul(m, n, k, *flags, outputs[0].dtype, threads)
+    tasks, work, blocking = cpu.plan_matmul(m, n, k, *flags, outputs[0].dtype, threads, chunks=True)
     return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), flags, work, blocking, tasks,
-                       cuda.parts_spec(m, n, k, outputs[0].dtype), cpu.grains(outputs[0], tasks, blocking[-1]))
+                       cuda.parts_spec(m, n, k, outputs[0].dtype), cpu.grains(outputs[0], tasks, blocking[-1]),
+                       cpu.phases_of(blocking[-1]))
 
 
 def matmul_cost(inputs, outputs, attributes):
@@ -95,12 +96,13 @@ def dense_shapes(x, w, bias, activation=None):
     return Spec((x.shape[0], w.shape[1]), dtype)
 
 
-def dense_arrange(inputs, outputs, attributes, threads):
+def dense_arrange(inputs, outputs, attributes, threads, chunks=True):
     (n, o), i = outputs[0].shape, inputs[1].shape[0]
-    tasks, work, blocking = cpu.plan_dense(n, o, i, outputs[0].dtype, threads)
+    tasks, work, blocking = cpu.plan_dense(n, o, i, outputs[0].dtype, threads, chunks)
     return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,),
                        ((attributes["activation"] or LINEAR).f,), work, blocking, tasks,
-                       cuda.parts_spec(n, o, i, outputs[0].dtype), cpu.grains(outputs[0], tasks, blocking[-1]))
+                       cuda.parts_spec(n, o, i, outputs[0].dtype), cpu.grains(outputs[0], tasks, blocking[-1]),
+                       cpu.phases_of(blocking[-1]))
 
 
 def dense_grad(graph, node, dy):

@@ -6,13 +6,15 @@ after `work`. Measured with 48 KB of L1 and 2 MB of L2 a core.
     ns      strips of B in a group
     pack_a  1: A's panels are copied, those of a transposed A on the way, others before
     pack_b  0: B is read where it is, 1: transposed copies, 2: the first panel copies
-    m_tasks how many tasks share the rows; the others share the columns
+    m_tasks how many tasks share the rows; the others share the columns. 0: one row, and all share k, kc at a time: then
+            each reads whole rows of B, else pieces of rows, which lie on few sets of a cache, with what other tasks
+            read in between
 """
 from typing import NamedTuple
 
 import numpy as np
 
-from engine.kernels.matmul.tiles import BEFORE, ON_THE_WAY, SHORT, WIDE
+from engine.kernels.matmul.tiles import BEFORE, LOW, ON_THE_WAY, SHORT, WIDE
 from engine.kernels.op import Spec
 from engine.kernels.shares import most
 from engine.kernels.simd import ROWS, VECTOR_BYTES, cache_bytes, lanes
@@ -27,8 +29,9 @@ COPIED_BY_FEW = 64                           # strips of B from which an A of fe
 LONG_ROW = 8192                              # bytes of a row of C from which tasks do not meet in its pages
 COPIED_FROM = 2048                           # values of B, for a transposed A
 WAY_BYTES = 4096                             # of the nearest cache of a processor with pages of that size
+CHUNKS, CHUNKED_BEYOND = 16, 1 << 20         # of k, for one row and more bytes of B
 LONG_ENOUGH = 256                            # a k block of a transposed A whose rows meet in a cache, or B's do
-DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM = 4, 96, 160          # rows of A
+DOTS_UP_TO, TURNED_UP_TO, PACKED_FROM, CROOKED_FROM = 4, 96, 160, 5 * ROWS           # rows of A
 
 
 class Blocking(NamedTuple):
@@ -41,8 +44,8 @@ class Blocking(NamedTuple):
     m_tasks: int
 
 
-def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False):
-    """(tasks, Specs of the work arrays, numbers) for `matmul_kernel`."""
+def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False, chunks=False):
+    """(tasks, Specs of the work arrays, numbers) for `matmul_kernel`; `chunks`: `matmul_chunks` is called too."""
     way, lane = TILES, lanes(np.dtype(dtype))
     if n == 1 and not transpose_a:
         way = COLUMN
@@ -54,12 +57,17 @@ def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=Fa
     elif transpose_a and not transpose_b and m % lane == 0 and m >= 8 * lane and (
             1 < n < 2 * lane and k >= 8 or n < 4 * lane and 32 * lane <= k and m <= 128 * lane):
         way = TURNED                         # C is narrow, C.T is not; or the short side is the cheaper one to copy
-    tasks, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way)
+    if chunks and way == TILES and in_chunks(m, n, k, transpose_b, dtype):
+        tasks, work, blocking = plan_chunks(n, k, dtype, threads)
+    else:
+        tasks, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way)
     return tasks, work, (int(accumulate), way, *blocking)
 
 
-def plan_dense(m, n, k, dtype, threads):
-    """(tasks, Specs of the work arrays, numbers) for `dense_kernel`."""
+def plan_dense(m, n, k, dtype, threads, chunks=False):
+    """(tasks, Specs of the work arrays, numbers) for `dense_kernel`; `chunks`: `dense_chunks` is called too."""
+    if chunks and in_chunks(m, n, k, False, dtype):
+        return plan_chunks(n, k, dtype, threads)
     return _plan(m, n, k, False, False, dtype, threads)
 
 
@@ -79,19 +87,38 @@ def plan_update(m, n, k, dtype, threads):
 
 def plan_batched(count, m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False):
     """(tasks, Specs of the work arrays, numbers) for `batched_kernel`: tasks share the products."""
-    tasks = 1 if count * (m * n * k + 3 * (m * n + m * k + n * k)) < SERIAL_BELOW else max(1, min(count, threads))
+    tasks = 1 if count * operations(m, n, k) < SERIAL_BELOW else max(1, min(count, threads))
     _, work, blocking = _plan(m, n, k, transpose_a, transpose_b, dtype, 1)
     return tasks, (Spec((tasks * work[0].size,), work[0].dtype),), (int(accumulate), *blocking[:-1])
 
 
+def in_chunks(m, n, k, transpose_b, dtype):
+    """Whether a product's sums are cut into chunks of k. That is so for any number of threads, and chunks are the same
+    for all: how sums are cut shows in their bits."""
+    return m == 1 and not transpose_b and k * n * np.dtype(dtype).itemsize > CHUNKED_BEYOND
+
+
+def plan_chunks(n, k, dtype, threads):
+    """(tasks, Specs of the work arrays, numbers) of a product of one row in chunks."""
+    kc, lane = near_equal(k, ceil(k, CHUNKS)), lanes(np.dtype(dtype))
+    tasks = least(threads, ceil(k, kc))
+    return (tasks, (Spec((tasks * WIDE * lane + ceil(k, kc) * n,), np.dtype(dtype)),),
+            Blocking(kc, 1, max(1, ceil(n, 2 * lane)), 0, 0, 0))
+
+
+def operations(m, n, k):
+    """See `SERIAL_BELOW`."""
+    return m * n * k + 3 * (m * n + m * k + n * k)
+
+
 def _plan(m, n, k, transpose_a, transpose_b, dtype, threads, way=TILES, rows_only=False):
     dtype = np.dtype(dtype)
-    tasks = 1 if m * n * k + 3 * (m * n + m * k + n * k) < SERIAL_BELOW else threads
+    tasks = 1 if operations(m, n, k) < SERIAL_BELOW else threads
     if way == TURNED:                        # the longer side of C is shared; computed is (n, k) (k, m)
-        m_tasks, n_tasks = 1, least(tasks, ceil(n, 2 * lanes(dtype)))
+        m_tasks, n_tasks, rows = 1, least(tasks, ceil(n, 2 * lanes(dtype))), n
         if transpose_a:
-            m_tasks, n_tasks = least(tasks, m // lanes(dtype)), 1
-        numbers = block(ceil(n, n_tasks), ceil(m, m_tasks), k, bool(transpose_a), not transpose_a, dtype, 1)
+            m_tasks, n_tasks, rows = least(tasks, m // lanes(dtype)), 1, up(n, LOW) if n % LOW > 1 else n
+        numbers = block(ceil(rows, n_tasks), ceil(m, m_tasks), k, bool(transpose_a), not transpose_a, dtype, 1)
         blocking, size = numbers._replace(m_tasks=m_tasks), turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype)
     else:
         blocking = block(m, n, k, transpose_a, transpose_b, dtype, tasks, rows_only)
@@ -107,7 +134,7 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks, rows_only=False):
     pack_b = 0
     if transpose_b:
         pack_b = BEFORE
-    elif m >= PACKED_FROM and k * n * size > l2 // 4 and strips > 2:     # else B's own rows are short enough
+    elif strips > 2 and packs_b(m, n, k, size):
         pack_b = ON_THE_WAY
     # Tasks that share the rows would copy all of B each, others all of A; on the way that costs little, unless B comes
     # from afar. Those that share the columns write to the same rows, which costs more where there is little else to do.
@@ -115,13 +142,17 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks, rows_only=False):
     tall = m >= 8 * n                        # each would read all of A, for a few strips
     cheaper = pack_b == ON_THE_WAY and copies and m >= n and k * n * size <= 4 * l2
     long = m < 4 * ROWS * tasks and n * size >= LONG_ROW * tasks         # a task's part of a row of C
-    columns = m < 4 * ROWS or (pack_b and not tall and not cheaper and (k > SHORT or m < 2 * ROWS * tasks or long))
+    wide = n >= 8 * m and k * n * size > l2  # each would read all of a B that comes from afar, for a few panels
+    costs = pack_b == BEFORE or pack_b and k * n * size > l2 // 4        # to copy all of B
+    pays = k > SHORT or m < 2 * ROWS * tasks or long
+    columns = m < 4 * ROWS or wide or (costs and not tall and not cheaper and pays)
     n_tasks = tasks if strips >= tasks and columns and not rows_only else 1
     m_tasks = tasks // n_tasks if m >= 2 * tasks else 1
     if pack_b == ON_THE_WAY and m < 5 * ROWS * m_tasks:
         pack_b = 0                           # every task needs a first panel of ROWS rows, the one of half a share too
-    # packed, both operands stream from L2; otherwise all of B's k block has to stay there
-    kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, l2 // 4 // (max(n, 1) * size))))
+    # packed, both operands stream from L2; otherwise a task's part of B's k block has to stay there
+    fit = l2 // 4 // (ceil(strips, n_tasks) * width * size)
+    kc = near_equal(k, 8192 // size if pack_b else max(128, min(8192 // size, fit)))
     if copies and transpose_a:               # each step of a panel is a line that needs a place in the nearest cache
         kc = near_equal(k, min(kc, LONG_ENOUGH if m * size % WAY_BYTES == 0 or not pack_b else 2 * LONG_ENOUGH))
         if kc < k:                           # of a sum over many rows, A's panels and B's block share half of L2
@@ -132,6 +163,15 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks, rows_only=False):
     # copied panels are written shortly before they are read
     mc = near_equal(most(m, m_tasks), max(42 * ROWS, 0 if copies else l2 // 2 // (kc * size) // ROWS * ROWS))
     return Blocking(kc, mc, ns, int(copies), pack_b, m_tasks)
+
+
+def packs_b(m, n, k, size):
+    """Whether the first panel copies strips of a B that is not transposed, for the others: where B is large, where a
+    strip's rows fall on few sets of the nearest cache and B is larger than that, and where rows begin anywhere, so that
+    most of their vectors lie in two cache lines."""
+    if n * size % VECTOR_BYTES:
+        return m >= CROOKED_FROM
+    return m >= PACKED_FROM and k * n * size > (cache_bytes(1) if n * size >= WAY_BYTES // 2 else cache_bytes(2) // 4)
 
 
 def copies_a(m, n, k, transpose_a, size):
@@ -155,10 +195,16 @@ def work_values(m, n, k, blocking, n_tasks, dtype):
 
 
 def turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype):
-    """As `work_values` for the way TURNED: C.T, and what its product needs."""
+    """As `work_values` for the way TURNED: C.T, a copy of a narrow B, and what the product needs."""
     width = 2 * lanes(dtype)
     rows, columns = most(m, m_tasks) + width, most(n, n_tasks) + width
-    return up(columns, width) * rows + work_values(columns, rows, k, numbers, 1, dtype)
+    copy = up(k * up(n, LOW), width) if n < 2 * width and n % LOW > 1 else 0       # of a B that is not transposed
+    return up(columns, width) * rows + copy + work_values(columns, rows, k, numbers, 1, dtype)
+
+
+def phases_of(m_tasks):
+    """How many phases a product has."""
+    return 1 if m_tasks else 2
 
 
 def grains(c, tasks, m_tasks):

@@ -2,6 +2,9 @@
 
 Shape letters: A is (m, k), B is (k, n), C is (m, n) after the flags are applied. A task computes a rectangle of C (or
 whole products of a batch); `tiles.py` says how, `blocking.py` chooses the numbers that follow `work`.
+
+One row times a large B is read as it comes from memory: tasks share k, in chunks that depend on the shape alone; a
+second phase adds the chunks' sums up, in order.
 """
 from engine.kernels.matmul.blocking import (
     COLUMN,
@@ -9,18 +12,19 @@ from engine.kernels.matmul.blocking import (
     TURNED,
     UNIT,
     grains,
+    phases_of,
     plan_batched,
     plan_dense,
     plan_matmul,
     plan_slope,
 )
 from engine.kernels.matmul.few_rows import rows_by_dots, turned
-from engine.kernels.matmul.tiles import WIDE, least, rectangle
-from engine.kernels.simd import lanes_of, part, pointer
+from engine.kernels.matmul.tiles import WIDE, finish, least, rectangle
+from engine.kernels.simd import lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import number_of, place_of, span
 
-__all__ = ["BATCHED_PHASES", "DENSE_PHASES", "MATMUL_PHASES", "SLOPE_PHASES", "UNIT", "grains", "plan_batched",
-           "plan_dense", "plan_matmul", "plan_slope"]
+__all__ = ["BATCHED_PHASES", "DENSE_PHASES", "MATMUL_PHASES", "SLOPE_PHASES", "UNIT", "grains", "phases_of",
+           "plan_batched", "plan_dense", "plan_matmul", "plan_slope"]
 
 
 @part
@@ -51,12 +55,47 @@ def zeros(work, lanes):
 
 
 @part
+def chunks(n, k, left, right, work, kc, ns, task, tasks):
+    """A task's chunks of the sums of one row: sums[chunk] = a[chunk] b[chunk], behind the tasks' zeros in `work`."""
+    a, _, a_col = left
+    b, b_row, _ = right
+    head = WIDE * lanes_of(work)
+    own, sums = work + number_of(task) * head, work + tasks * head
+    start = zeros(own, lanes_of(work))
+    first, count = span((k + kc - 1) // kc, task, tasks)
+    for chunk in range(first, first + count):
+        p, to = chunk * kc, sums + chunk * n
+        rectangle(1, n, least(kc, k - p), (a + p * a_col, 0, a_col), (b + p * b_row, b_row, 1), (to, n, to), start,
+                  None, None, own, kc, 1, ns, 0, 0)
+
+
+@part
+def sum_of_chunks(n, k, work, start, f, c, kc, task, tasks):
+    """c = f(start + the sums of all chunks, in order); tasks share the columns."""
+    lanes, one = lanes_of(c), tile(1, 1, c)
+    before, _, before_col = start
+    sums = work + tasks * WIDE * lanes
+    first, count = span((n + lanes - 1) // lanes, task, tasks)
+    stop = least(n, (first + count) * lanes)
+    for j in range(first * lanes, stop, lanes):
+        total = tile_load(one, before + j * before_col, 0, n - j)
+        for chunk in range((k + kc - 1) // kc):
+            total = total + tile_load(one, sums + (chunk * n + j), 0, n - j)
+        tile_store(total, c + j, 0, n - j)
+    j = first * lanes
+    finish(1, stop - j, c + j, n, c + j, n, f, None)
+
+
+@part
 def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
                   tasks):
     """C = op(A) op(B), or C += that; op transposes where the flag is 1."""
     m, n = c.shape
     lanes = lanes_of(pointer(c))
     a_row, a_col, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
+    if m_tasks == 0:
+        chunks(n, k, (pointer(a), a_row, a_col), (pointer(b), b_row, b_col), pointer(work), kc, ns, task, tasks)
+        return
     unit = lanes if way == TURNED else UNIT
     i, rows, j, columns = task_rectangle(m, n, unit, task, m_tasks, tasks // m_tasks, lanes)
     pa, pb, pc = pointer(a) + i * a_row, pointer(b) + j * b_col, pointer(c) + (i * n + j)
@@ -79,13 +118,32 @@ def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, 
 
 
 @part
+def matmul_chunks(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
+                  tasks):
+    """Second phase of a product in chunks: their sums."""
+    start = pointer(work), 0, 0
+    if accumulate:
+        start = pointer(c), 0, 1
+    sum_of_chunks(c.shape[1], b.shape[0], pointer(work), start, None, pointer(c), kc, task, tasks)
+
+
+@part
 def dense_kernel(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
     """Y = f(X W + bias): the bias is where the sums start, f is applied before the store."""
     m, k, n, lanes = x.shape[0], x.shape[1], w.shape[1], lanes_of(pointer(y))
+    if m_tasks == 0:
+        chunks(n, k, (pointer(x), k, 1), (pointer(w), n, 1), pointer(work), kc, ns, task, tasks)
+        return
     i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
     own, py = pointer(work) + work.shape[0] // tasks * number_of(task), pointer(y) + (i * n + j)
     rectangle(rows, columns, k, (pointer(x) + i * k, k, 1), (pointer(w) + j, n, 1), (py, n, py),
               (pointer(bias) + j, 0, 1), f, None, own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
+
+
+@part
+def dense_chunks(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
+    """Second phase of a dense layer in chunks: their sums, bias and f."""
+    sum_of_chunks(w.shape[1], w.shape[0], pointer(work), (pointer(bias), 0, 1), f, pointer(y), kc, task, tasks)
 
 
 @part
@@ -119,7 +177,7 @@ def batched_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, kc, mc, 
                   start, None, None, own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
 
 
-MATMUL_PHASES = matmul_kernel
-DENSE_PHASES = dense_kernel
+MATMUL_PHASES = matmul_kernel, matmul_chunks
+DENSE_PHASES = dense_kernel, dense_chunks
 SLOPE_PHASES = slope_kernel
 BATCHED_PHASES = batched_kernel

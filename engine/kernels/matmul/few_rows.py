@@ -2,7 +2,7 @@
 
 Operands and formulas as in `tiles.py`.
 """
-from engine.kernels.matmul.tiles import WIDE, finish, least, padded, rectangle
+from engine.kernels.matmul.tiles import LOW, WIDE, finish, least, padded, rectangle
 from engine.kernels.simd import (
     column_sum,
     lanes_of,
@@ -22,14 +22,20 @@ DOTS_SIDE_BY_SIDE = 1024                     # from here on rows of W come from 
 @part
 def turned(m, n, k, left, right, out, start, f, slope, zeros, work, kc, mc, ns, pack_a, pack_b):
     """As `rectangle`, for m a multiple of the lanes: C.T = B.T A.T is computed and turned. Where B is transposed in
-    memory and A has few rows, that turns A and C in registers instead of the large B."""
+    memory and A has few rows, that turns A and C in registers instead of the large B. Of a B that is not
+    transposed, a copy with columns of zeros is taken where more than one row of C.T were left alone."""
     a, a_row, a_col = left
     b, b_row, b_col = right
     c, ldc, y = out
     t, lanes = square_tile(c), lanes_of(c)
     before, before_row, before_col = start
-    rectangle(n, m, k, (b, b_col, b_row), (a, a_col, a_row), (work, m, work), (zeros, 0, 0), None, None,
-              work + padded(n, lanes) * m, kc, mc, ns, pack_a, pack_b)
+    turn, rows, left = work + padded(n, lanes) * m, n, (b, b_col, b_row)
+    if b_col == 1 and n % LOW > 1:
+        rows = padded(n, LOW)
+        copy_wider(k, n, b, b_row, turn, rows)
+        left, turn = (turn, 1, rows), turn + padded(k * rows, lanes)
+    rectangle(rows, m, k, left, (a, a_col, a_row), (work, m, work), (zeros, 0, 0), None, None, turn, kc, mc, ns, pack_a,
+              pack_b)
     for i in range(0, m, lanes):
         for j in range(0, n, lanes):
             cols = least(lanes, n - j)
@@ -37,6 +43,15 @@ def turned(m, n, k, left, right, out, start, f, slope, zeros, work, kc, mc, ns, 
             acc = acc + tile_load(t, before + (i * before_row + j * before_col), before_row, cols)
             tile_store(acc, c + (i * ldc + j), ldc, cols)
     finish(m, n, c, ldc, y, ldc, f, slope)
+
+
+@part
+def copy_wider(rows, cols, src, ld, dst, ldd):
+    """dst (rows, ldd) = src (rows, cols), and zeros."""
+    row, lanes = tile(1, 1, src), lanes_of(src)
+    for i in range(rows):
+        for j in range(0, ldd, lanes):
+            tile_store(tile_load(row, src + (i * ld + j), 0, cols - j), dst + (i * ldd + j), 0, ldd - j)
 
 
 @part

@@ -7,7 +7,17 @@ import functools
 from dataclasses import replace
 
 from engine.kernels.formula import Formula
-from engine.kernels.matmul import DENSE, LINEAR, MATMUL, cpu, cuda, dense_shapes, matmul_cost, matmul_shapes
+from engine.kernels.matmul import (
+    DENSE,
+    LINEAR,
+    MATMUL,
+    cpu,
+    cuda,
+    dense_arrange,
+    dense_shapes,
+    matmul_cost,
+    matmul_shapes,
+)
 from engine.kernels.matmul.cpu import UNIT, matmul_kernel, task_rectangle
 from engine.kernels.matmul.tiles import WIDE, rectangle
 from engine.kernels.op import Arrangement, Op, Spec, demand, floats
@@ -88,7 +98,7 @@ def residual_shapes(x, w, bias, residual, activation=None):
 
 
 def residual_arrange(inputs, outputs, attributes, threads):
-    made = DENSE.arrange(inputs[:3], outputs, attributes, threads)
+    made = dense_arrange(inputs[:3], outputs, attributes, threads, chunks=False)
     f = joined((attributes["activation"] or LINEAR).f)
     return made._replace(inputs=tuple(s.shape for s in inputs), scalars=(f,))
 

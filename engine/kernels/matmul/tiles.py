@@ -9,8 +9,8 @@ operands fast enough, and C is seldom read again.
 Operands are copied ("packed") only where that pays: A when many strips read it (turned, in registers, before), or when
 it is transposed (a panel's first strip stores what it reads); B when it is transposed (in registers,
 before), or large and used by many panels (the first panel of each strip stores what it reads). Sums run over k in
-order, in one chain of multiply-adds for each value of C, so the bits do not depend on blocking, packing, tasks or
-threads.
+order, in one chain of multiply-adds for each value of C (in some chains for one row: `cpu.py`), so the bits do not
+depend on blocking, packing, tasks or threads.
 
 A's row may lie in `lines` stretches of kc values each, `a_line` apart (a convolution's taps in an image); mostly it is
 one.
@@ -40,6 +40,7 @@ from engine.kernels.simd import (
 BEFORE, ON_THE_WAY = 1, 2                    # how B is packed (0: not at all)
 WIDE = 8                                     # vectors of a tile of one row: as many chains as the adders can hide
 TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer rows waits for its own additions
+LOW = 4                                      # rows of a low panel: as fast as one of two
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
 A_AHEAD = 16                                 # the same of a transposed A
 PIECES, PIECE, ASKED = 4, 32, 3              # of a sum of so many steps, and rows of C asked for before each piece
