@@ -78,10 +78,9 @@ def plan_slope(m, n, k, transpose_a, transpose_b, dtype, threads):
 
 def plan_update(m, n, k, dtype, threads):
     """(tasks, Specs of the work arrays, numbers) for the kernels of `update.py`: A is transposed, tasks share the rows.
-    The first work array is for so many rows of C as come at once: few that stay in L2, if that copies no B again."""
+    The first work array is for the rows of C that come at once, so few that they stay in L2."""
     tasks, work, blocking = _plan(m, n, k, True, False, dtype, threads, rows_only=True)
-    few = cache_bytes(2) // 8 // (max(n, 1) * np.dtype(dtype).itemsize) // ROWS * ROWS
-    at_once = blocking.mc if blocking.pack_b else max(4 * ROWS, few)
+    at_once = max(4 * ROWS, cache_bytes(2) // 8 // (max(n, 1) * np.dtype(dtype).itemsize) // ROWS * ROWS)
     return tasks, (Spec((tasks * at_once * n,), np.dtype(dtype)), *work), (at_once, *blocking[:-1])
 
 

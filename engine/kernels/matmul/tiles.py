@@ -38,6 +38,7 @@ from engine.kernels.simd import (
 )
 
 BEFORE, ON_THE_WAY = 1, 2                    # how B is packed (0: not at all)
+ALONE, FIRST, LATER = 0, 1, 2                # of calls with the same B
 WIDE = 8                                     # vectors of a tile of one row: as many chains as the adders can hide
 TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer rows waits for its own additions
 LOW = 4                                      # rows of a low panel: as fast as one of two
@@ -351,13 +352,15 @@ def rectangle(m, n, k, left, right, out, start, f, slope, work, kc, mc, ns, pack
         done = hook(finish, (m, n, c, ldc, y, ldc), f, None)
     if slope is not None:
         done = hook(finish, (m, n, c, ldc, y, ldc), None, slope)
-    blocks(m, n, k, left, right, (c, ldc), start, (done, y, ldc), (c, 0), work, kc, mc, ns, pack_a, pack_b)
+    blocks(m, n, k, left, right, (c, ldc), start, (done, y, ldc), (c, 0), ALONE, work, kc, mc, ns, pack_a,
+           pack_b)
 
 
 @unit
-def blocks(m, n, k, left, right, out, start, end, wanted, work, kc, mc, ns, pack_a, pack_b):
+def blocks(m, n, k, left, right, out, start, end, wanted, series, work, kc, mc, ns, pack_a, pack_b):
     """As `rectangle`; `end`: see `ended`. `wanted`: a matrix of C's shape that will be written next, and the distance
-    of its rows (0: none); the memory is asked for it meanwhile, if A's panels are copied."""
+    of its rows (0: none); the memory is asked for it meanwhile, if A's panels are copied. `series`: whether this is the
+    FIRST of several calls with the same B and work, or LATER, when the copies of B are there."""
     a, a_row, a_col = left
     b, b_row, b_col = right
     c, ldc = out
@@ -373,17 +376,17 @@ def blocks(m, n, k, left, right, out, start, end, wanted, work, kc, mc, ns, pack
     a_size = panel_values(kc, lanes) if pack_a else 0
     turns = pack_a and a_col == 1
     apart = a_size if full > ns or turns else 0                # copies that are read only once take turns
-    keep = m > mc                            # B's packed strips are used again
+    keep = m > mc or series != ALONE         # B's packed strips are used again
     packed_a = work + ((k_blocks * strips if keep else ns) * b_size + lanes * width) * (pack_b > 0)
     for i in range(0, m, mc):
-        rows = least(mc, m - i)
+        rows, fresh = least(mc, m - i), i == 0 and series != LATER
         for q in range(k_blocks):
             p = q * kc
             steps, last = least(kc, k - p), q == k_blocks - 1
             closing, near = (end[0] * last, end[1], end[2]), (wanted[0], wanted[1] * last)
             at = (a + (i * a_row + p * a_col), a_row, a_col, 1, 0)
             if turns and rows >= 2 * ROWS:
-                first = ROWS * (pack_b == ON_THE_WAY and i == 0)
+                first = ROWS * (pack_b == ON_THE_WAY and fresh)
                 pack_panels((rows - first) // ROWS, m - i - first, steps, at[0] + first * a_row, a_row, packed_a,
                             a_size)
             before, before_row, before_col = c + i * ldc, ldc, 1
@@ -393,11 +396,11 @@ def blocks(m, n, k, left, right, out, start, end, wanted, work, kc, mc, ns, pack
                 j, count = s * width, least(ns, full - s)
                 packed, packed_strip = work + (q * strips + s if keep else 0) * b_size, 0
                 of, far = (b + (p * b_row + j), b_row, width), AHEAD * b_row
-                if pack_b == ON_THE_WAY and i == 0:
+                if pack_b == ON_THE_WAY and fresh:
                     packed_strip = b_size
                 elif pack_b:
                     of, far = (packed, width, b_size), PACKED_AHEAD * width
-                    if i == 0:
+                    if fresh:
                         pack_transposed(count, steps, b + (p * b_row + j * b_col), b_col, packed, b_size)
                 block_strips(rows, count, steps, at, of, (c + (i * ldc + j), ldc),
                              (before + j * before_col, before_row, before_col), far, moved(closing, i, j),
@@ -408,7 +411,7 @@ def blocks(m, n, k, left, right, out, start, end, wanted, work, kc, mc, ns, pack
                 of = (b + (p * b_row + j), b_row, 0)
                 if pack_b == BEFORE:
                     of = (work + (q * strips + full if keep else 0) * b_size, width, 0)
-                    if i == 0:
+                    if fresh:
                         copy_transposed(steps, n - j, b + (p * b_row + j * b_col), b_col, of[0], width)
                 narrow_strip(rows, n - j, steps, at, of, (c + (i * ldc + j), ldc),
                              (before + j * before_col, before_row, before_col), moved(closing, i, j))

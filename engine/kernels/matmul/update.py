@@ -12,7 +12,7 @@ import numpy as np
 from engine.kernels.matmul import cuda, matmul_shapes
 from engine.kernels.matmul.blocking import TILES, UNIT, plan_matmul, plan_update
 from engine.kernels.matmul.cpu import zeros
-from engine.kernels.matmul.tiles import WIDE, blocks, least
+from engine.kernels.matmul.tiles import FIRST, LATER, WIDE, blocks, least
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand
 from engine.kernels.simd import lanes_of, part, pointer
 from engine.kernels.split import number_of, span
@@ -40,75 +40,81 @@ def own(work, task, tasks):
 
 
 @part
-def gradient(a, b, i, rows, p, g, work, kc, mc, ns, pack_a, pack_b):
-    """g = rows i, i + 1, ... of A^T B, flat; meanwhile the weights that they will change come near."""
+def gradient(a, b, i, rows, series, p, g, work, kc, mc, ns, pack_a, pack_b):
+    """g = rows i, i + 1, ... of A^T B, flat; meanwhile the weights that they will change come near.
+    `series`: see `blocks`."""
     (k, m), n, lanes, free, to = a.shape, b.shape[1], lanes_of(pointer(g)), pointer(work), pointer(g)
     blocks(rows, n, k, (pointer(a) + i, 1, m), (pointer(b), n, 1), (to, n), zeros(free, lanes), (0, to, n),
-           (pointer(p) + i * n, n), free + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
+           (pointer(p) + i * n, n), series, free + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
     return g[:rows * n]
 
 
 @part
 def sgd(a, b, p, rate, counter, rule, decay, p_out, g, work, at_once, kc, mc, ns, pack_a, pack_b, task, tasks):
     (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    series = FIRST
     while i < end:
         rows = least(at_once, end - i)
-        found = gradient(a, b, i, rows, p_out, g, work, kc, mc, ns, pack_a, pack_b)
+        found = gradient(a, b, i, rows, series, p_out, g, work, kc, mc, ns, pack_a, pack_b)
         q = p_out[i * n:(i + rows) * n]
         updates.sgd(q, found, rate, counter, rule, decay, q, 0, 1)
-        i += rows
+        i, series = i + rows, LATER
 
 
 @part
 def sgd_momentum(a, b, p, v, rate, counter, rule, decay, momentum, nesterov, p_out, v_out, g, work, at_once, kc, mc, ns,
                  pack_a, pack_b, task, tasks):
     (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    series = FIRST
     while i < end:
         rows = least(at_once, end - i)
-        found = gradient(a, b, i, rows, p_out, g, work, kc, mc, ns, pack_a, pack_b)
+        found = gradient(a, b, i, rows, series, p_out, g, work, kc, mc, ns, pack_a, pack_b)
         at, to = i * n, (i + rows) * n
         q, v = p_out[at:to], v_out[at:to]
         updates.sgd_momentum(q, found, v, rate, counter, rule, decay, momentum, nesterov, q, v, 0, 1)
-        i += rows
+        i, series = i + rows, LATER
 
 
 @part
 def rmsprop(a, b, p, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out, g, work, at_once, kc, mc, ns, pack_a,
             pack_b, task, tasks):
     (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    series = FIRST
     while i < end:
         rows = least(at_once, end - i)
-        found = gradient(a, b, i, rows, p_out, g, work, kc, mc, ns, pack_a, pack_b)
+        found = gradient(a, b, i, rows, series, p_out, g, work, kc, mc, ns, pack_a, pack_b)
         at, to = i * n, (i + rows) * n
         q, s = p_out[at:to], s_out[at:to]
         updates.rmsprop(q, found, s, rate, counter, rule, decay, alpha, epsilon, q, s, 0, 1)
-        i += rows
+        i, series = i + rows, LATER
 
 
 @part
 def adagrad(a, b, p, s, rate, counter, rule, decay, epsilon, p_out, s_out, g, work, at_once, kc, mc, ns, pack_a, pack_b,
             task, tasks):
     (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    series = FIRST
     while i < end:
         rows = least(at_once, end - i)
-        found = gradient(a, b, i, rows, p_out, g, work, kc, mc, ns, pack_a, pack_b)
+        found = gradient(a, b, i, rows, series, p_out, g, work, kc, mc, ns, pack_a, pack_b)
         at, to = i * n, (i + rows) * n
         q, s = p_out[at:to], s_out[at:to]
         updates.adagrad(q, found, s, rate, counter, rule, decay, epsilon, q, s, 0, 1)
-        i += rows
+        i, series = i + rows, LATER
 
 
 @part
 def adam(a, b, p, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, p_out, m_out, v_out, g, work,
          at_once, kc, mc, ns, pack_a, pack_b, task, tasks):
     (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
+    series = FIRST
     while i < end:
         rows = least(at_once, end - i)
-        found = gradient(a, b, i, rows, p_out, g, work, kc, mc, ns, pack_a, pack_b)
+        found = gradient(a, b, i, rows, series, p_out, g, work, kc, mc, ns, pack_a, pack_b)
         at, to = i * n, (i + rows) * n
         q, m, v = p_out[at:to], m_out[at:to], v_out[at:to]
         updates.adam(q, found, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, q, m, v, 0, 1)
-        i += rows
+        i, series = i + rows, LATER
 
 
 # ------------------------------------------------------------------------------------------------------------- records
