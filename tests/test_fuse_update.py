@@ -1,13 +1,16 @@
 """Products of gradients that take in the update: the same weights to the bit, and none is taken that others need."""
 import numpy as np
 import pytest
+from numba import config
+from shares import run_unequal
 
 import engine
-from engine import Dense, Dropout, Residual, Sequential, threads
+from engine import Dense, Dropout, Residual, Sequential, target, threads
 from engine.graph import Graph, passes
 from engine.graph.fuse_update import fuse_update
 from engine.kernels import TABLE
 from engine.kernels.matmul.update import takes_update
+from engine.kernels.program import Program
 from engine.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 
 OPTIMIZERS = (SGD(0.1, weight_decay=0.01), SGD(0.1, momentum=0.9, nesterov=True), RMSprop(), Adagrad(),
@@ -100,3 +103,22 @@ def test_arrays_of_other_shapes_are_refused():
         TABLE["matmul_sgd"](a, b, w, rate, counter)
     with pytest.raises(engine.errors.ShapeError, match="4 inputs"):
         TABLE["matmul_sgd"](a, b, w.T.copy(), w.T.copy(), rate, counter)
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="too many sums for Python")
+@pytest.mark.parametrize("k, m, n", [(40, 301, 1024), (33, 200, 1001), (530, 131, 515), (9, 97, 2000)])
+def test_rows_that_come_some_at_a_time(k, m, n):
+    """Wide rows: several calls of the product, of which the later ones find the copies of B."""
+    rng = np.random.default_rng(k)
+    a, b, w, v = (rng.standard_normal(shape).astype("float32") for shape in ((k, m), (k, n), (m, n), (m, n)))
+    rate, counter = np.array([0.1]), np.array([0, 3])
+    g = TABLE["matmul"](a, b, transpose_a=True).ravel()
+    expected = TABLE["sgd_momentum"](w.ravel(), g, v.ravel(), rate, counter)
+    op = TABLE["matmul_sgd_momentum"]
+    for seed in range(3):
+        found, program = [w.copy(), v.copy()], Program(target.cpu)
+        call = program.add(op, [a, b, *found, rate, counter], found, op.complete({}))
+        assert call.arrangement.blocking[0] < m
+        assert run_unequal(program, seed) == (threads.get() > 1)
+        for one, other in zip(found, expected):
+            np.testing.assert_array_equal(one.ravel(), other)

@@ -26,95 +26,80 @@ LARGE = 1 << 14                              # weights of a layer from which thi
 
 
 @part
-def rows_of(m, task, tasks):
-    """(first, last + 1) of a task's rows of g"""
-    first, count = span((m + UNIT - 1) // UNIT, task, tasks)
-    return least(m, first * UNIT), least(m, (first + count) * UNIT)
+def share(a, g, work, task, tasks):
+    """(first row of g that is a task's, last + 1, its own parts of g's rows and of the work)"""
+    first, count = span((a.shape[1] + UNIT - 1) // UNIT, task, tasks)
+    number, some, much = number_of(task), g.shape[0] // tasks, work.shape[0] // tasks
+    return (first * UNIT, least(a.shape[1], (first + count) * UNIT), g[number * some:(number + 1) * some],
+            work[number * much:(number + 1) * much])
 
 
 @part
-def own(work, task, tasks):
-    """A task's part of a work array."""
-    size = work.shape[0] // tasks
-    return work[number_of(task) * size:(number_of(task) + 1) * size]
-
-
-@part
-def gradient(a, b, i, rows, series, p, g, work, kc, mc, ns, pack_a, pack_b):
-    """g = rows i, i + 1, ... of A^T B, flat; meanwhile the weights that they will change come near.
-    `series`: see `blocks`."""
-    (k, m), n, lanes, free, to = a.shape, b.shape[1], lanes_of(pointer(g)), pointer(work), pointer(g)
+def next_rows(a, b, i, p, own, blocking):
+    """(rows i, i + 1, ... of g = A^T B, as many as come at once, flat; where their weights begin and end in p; the next
+    i). The weights come near meanwhile."""
+    (first, end, g, work), (at_once, kc, mc, ns, pack_a, pack_b) = own, blocking
+    (k, m), n, to, free = a.shape, b.shape[1], pointer(g), pointer(work)
+    rows, lanes, series = least(at_once, end - i), lanes_of(to), FIRST
+    if i > first:
+        series = LATER
     blocks(rows, n, k, (pointer(a) + i, 1, m), (pointer(b), n, 1), (to, n), zeros(free, lanes), (0, to, n),
            (pointer(p) + i * n, n), series, free + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
-    return g[:rows * n]
+    return g[:rows * n], i * n, (i + rows) * n, i + rows
 
 
 @part
 def sgd(a, b, p, rate, counter, rule, decay, p_out, g, work, at_once, kc, mc, ns, pack_a, pack_b, task, tasks):
-    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
-    series = FIRST
+    own, blocking = share(a, g, work, task, tasks), (at_once, kc, mc, ns, pack_a, pack_b)
+    i, end, _, _ = own
     while i < end:
-        rows = least(at_once, end - i)
-        found = gradient(a, b, i, rows, series, p_out, g, work, kc, mc, ns, pack_a, pack_b)
-        q = p_out[i * n:(i + rows) * n]
-        updates.sgd(q, found, rate, counter, rule, decay, q, 0, 1)
-        i, series = i + rows, LATER
+        g, at, to, i = next_rows(a, b, i, p_out, own, blocking)
+        p = p_out[at:to]
+        updates.sgd(p, g, rate, counter, rule, decay, p, 0, 1)
 
 
 @part
 def sgd_momentum(a, b, p, v, rate, counter, rule, decay, momentum, nesterov, p_out, v_out, g, work, at_once, kc, mc, ns,
                  pack_a, pack_b, task, tasks):
-    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
-    series = FIRST
+    own, blocking = share(a, g, work, task, tasks), (at_once, kc, mc, ns, pack_a, pack_b)
+    i, end, _, _ = own
     while i < end:
-        rows = least(at_once, end - i)
-        found = gradient(a, b, i, rows, series, p_out, g, work, kc, mc, ns, pack_a, pack_b)
-        at, to = i * n, (i + rows) * n
-        q, v = p_out[at:to], v_out[at:to]
-        updates.sgd_momentum(q, found, v, rate, counter, rule, decay, momentum, nesterov, q, v, 0, 1)
-        i, series = i + rows, LATER
+        g, at, to, i = next_rows(a, b, i, p_out, own, blocking)
+        p, v = p_out[at:to], v_out[at:to]
+        updates.sgd_momentum(p, g, v, rate, counter, rule, decay, momentum, nesterov, p, v, 0, 1)
 
 
 @part
 def rmsprop(a, b, p, s, rate, counter, rule, decay, alpha, epsilon, p_out, s_out, g, work, at_once, kc, mc, ns, pack_a,
             pack_b, task, tasks):
-    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
-    series = FIRST
+    own, blocking = share(a, g, work, task, tasks), (at_once, kc, mc, ns, pack_a, pack_b)
+    i, end, _, _ = own
     while i < end:
-        rows = least(at_once, end - i)
-        found = gradient(a, b, i, rows, series, p_out, g, work, kc, mc, ns, pack_a, pack_b)
-        at, to = i * n, (i + rows) * n
-        q, s = p_out[at:to], s_out[at:to]
-        updates.rmsprop(q, found, s, rate, counter, rule, decay, alpha, epsilon, q, s, 0, 1)
-        i, series = i + rows, LATER
+        g, at, to, i = next_rows(a, b, i, p_out, own, blocking)
+        p, s = p_out[at:to], s_out[at:to]
+        updates.rmsprop(p, g, s, rate, counter, rule, decay, alpha, epsilon, p, s, 0, 1)
 
 
 @part
 def adagrad(a, b, p, s, rate, counter, rule, decay, epsilon, p_out, s_out, g, work, at_once, kc, mc, ns, pack_a, pack_b,
             task, tasks):
-    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
-    series = FIRST
+    own, blocking = share(a, g, work, task, tasks), (at_once, kc, mc, ns, pack_a, pack_b)
+    i, end, _, _ = own
     while i < end:
-        rows = least(at_once, end - i)
-        found = gradient(a, b, i, rows, series, p_out, g, work, kc, mc, ns, pack_a, pack_b)
-        at, to = i * n, (i + rows) * n
-        q, s = p_out[at:to], s_out[at:to]
-        updates.adagrad(q, found, s, rate, counter, rule, decay, epsilon, q, s, 0, 1)
-        i, series = i + rows, LATER
+        g, at, to, i = next_rows(a, b, i, p_out, own, blocking)
+        p, s = p_out[at:to], s_out[at:to]
+        updates.adagrad(p, g, s, rate, counter, rule, decay, epsilon, p, s, 0, 1)
 
 
 @part
 def adam(a, b, p, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, p_out, m_out, v_out, g, work,
          at_once, kc, mc, ns, pack_a, pack_b, task, tasks):
-    (i, end), n, g, work = rows_of(a.shape[1], task, tasks), b.shape[1], own(g, task, tasks), own(work, task, tasks)
-    series = FIRST
+    own, blocking = share(a, g, work, task, tasks), (at_once, kc, mc, ns, pack_a, pack_b)
+    i, end, _, _ = own
     while i < end:
-        rows = least(at_once, end - i)
-        found = gradient(a, b, i, rows, series, p_out, g, work, kc, mc, ns, pack_a, pack_b)
-        at, to = i * n, (i + rows) * n
-        q, m, v = p_out[at:to], m_out[at:to], v_out[at:to]
-        updates.adam(q, found, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, q, m, v, 0, 1)
-        i, series = i + rows, LATER
+        g, at, to, i = next_rows(a, b, i, p_out, own, blocking)
+        p, m, v = p_out[at:to], m_out[at:to], v_out[at:to]
+        updates.adam(p, g, m, v, rate, counter, rule, decay, beta1, beta2, epsilon, decoupled, p, m, v, 0, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------- records
