@@ -383,7 +383,7 @@ def blocks(m, n, k, left, right, out, start, end, wanted, series, work, kc, mc, 
         for q in range(k_blocks):
             p = q * kc
             steps, last = least(kc, k - p), q == k_blocks - 1
-            closing, near = (end[0] * last, end[1], end[2]), (wanted[0], wanted[1] * last)
+            closing, near = (end[0] if last else 0, end[1], end[2]), (wanted[0], wanted[1] if last else 0)
             at = (a + (i * a_row + p * a_col), a_row, a_col, 1, 0)
             if turns and rows >= 2 * ROWS:
                 first = ROWS * (pack_b == ON_THE_WAY and fresh)
