@@ -9,6 +9,7 @@ from engine import Dense, Dropout, Residual, Sequential, target, threads
 from engine.graph import Graph, passes
 from engine.graph.fuse_update import fuse_update
 from engine.kernels import TABLE
+from engine.kernels.matmul import blocking
 from engine.kernels.matmul.update import takes_update
 from engine.kernels.program import Program
 from engine.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -44,15 +45,19 @@ def test_the_same_bits_as_without(optimizer, monkeypatch):
         np.testing.assert_array_equal(fused[name], array, err_msg=name)
 
 
-def test_the_same_bits_with_one_thread(monkeypatch):
+@pytest.fixture
+def most():
+    """How many threads there may be; that number is set again afterwards."""
     before = threads.get()
-    try:
-        found = []
-        for count in {1, before}:
-            threads.set(count)
-            found.append(trained(Adam(), monkeypatch, fuse_update)[1])
-    finally:
-        threads.set(before)
+    yield before
+    threads.set(before)
+
+
+def test_the_same_bits_with_one_thread(monkeypatch, most):
+    found = []
+    for count in {1, most}:
+        threads.set(count)
+        found.append(trained(Adam(), monkeypatch, fuse_update)[1])
     for name, array in found[0].items():
         np.testing.assert_array_equal(found[-1][name], array, err_msg=name)
 
@@ -107,8 +112,10 @@ def test_arrays_of_other_shapes_are_refused():
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="too many sums for Python")
 @pytest.mark.parametrize("k, m, n", [(40, 301, 1024), (33, 200, 1001), (530, 131, 515), (9, 97, 2000)])
-def test_rows_that_come_some_at_a_time(k, m, n):
+def test_rows_that_come_some_at_a_time(k, m, n, monkeypatch, most):
     """Wide rows: several calls of the product, of which the later ones find the copies of B."""
+    monkeypatch.setattr(blocking, "cache_bytes", {1: 48 << 10, 2: 2 << 20}.get)
+    threads.set(min(3, most))
     rng = np.random.default_rng(k)
     a, b, w, v = (rng.standard_normal(shape).astype("float32") for shape in ((k, m), (k, n), (m, n), (m, n)))
     rate, counter = np.array([0.1]), np.array([0, 3])

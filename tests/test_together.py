@@ -52,9 +52,13 @@ def all_children_end(monkeypatch):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_own_work_comes_first_and_in_this_process(tmp_path, processes):
-    notes, done = Notes(tmp_path), []
-    together.compile_together([[notes.make(str(group))] for group in range(5)], processes, lambda: done.append(1))
-    assert done == [1] and len(notes.makers()) == 5
+    notes, here, done = Notes(tmp_path), os.getpid(), []
+
+    def own():
+        done.append((os.getpid(), any(str(here) in pids for pids in notes.makers().values())))
+
+    together.compile_together([[notes.make(str(group))] for group in range(5)], processes, own)
+    assert done == [(here, False)] and len(notes.makers()) == 5
 
 
 @pytest.mark.parametrize("processes", [1, 2, 5])

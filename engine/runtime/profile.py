@@ -76,23 +76,28 @@ def _one_by_one(plan, part, values):
     return taken
 
 
-def peak(target, dtype):
-    """Operations a second of a large product on this target, measured once: what % of peak refers to."""
+def large_product(target, dtype):
+    """(the program of one large product, its operations)"""
     from engine.kernels import TABLE
     from engine.kernels.program import Program
+    n, program = 768, Program(target)
+    a = target.place(np.ones((n, n), dtype))
+    c = target.part(target.empty(n * n * np.dtype(dtype).itemsize), 0, (n, n), dtype)
+    program.add(TABLE["matmul"], [a, a], [c], TABLE["matmul"].complete({}))
+    return program, 2 * n ** 3
+
+
+def peak(target, dtype):
+    """Operations a second of a large product on this target, measured once: what % of peak refers to."""
     key = target.name, np.dtype(dtype).name
     if key not in _peaks:
-        n, best = 768, math.inf
-        a = target.place(np.ones((n, n), dtype))
-        c = target.part(target.empty(n * n * np.dtype(dtype).itemsize), 0, (n, n), dtype)
-        program = Program(target)
-        program.add(TABLE["matmul"], [a, a], [c], TABLE["matmul"].complete({}))
+        (program, operations), best = large_product(target, dtype), math.inf
         for _ in range(8):
             started = time.perf_counter()
             program.run()
             target.finish()
             best = min(best, time.perf_counter() - started)
-        _peaks[key] = 2 * n ** 3 / best
+        _peaks[key] = operations / best
     return _peaks[key]
 
 

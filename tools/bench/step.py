@@ -39,13 +39,10 @@ def make_ours(sizes, batch, optimizer, x, y):
 def products(least):
     """(a large product, again and again, as a callable; how many operations it does: about `least`)"""
     from engine import target
-    from engine.kernels import TABLE
-    from engine.kernels.program import Program
-    n, made = 768, Program(target.cpu)
-    a, c = np.ones((n, n), np.float32), np.empty((n, n), np.float32)
-    made.add(TABLE["matmul"], [a, a], [c], TABLE["matmul"].complete({}))
-    rounds = max(1, round(least / (2 * n ** 3)))
-    return lambda: made.run(rounds), rounds * 2 * n ** 3
+    from engine.runtime.profile import large_product
+    program, done = large_product(target.cpu, np.float32)
+    rounds = max(1, round(least / done))
+    return lambda: program.run(rounds), rounds * done
 
 
 def traffic(sizes, optimizer):

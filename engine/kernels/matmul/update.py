@@ -10,12 +10,12 @@ states are matrices, changed in place; rate and counter as in `engine.kernels.up
 import numpy as np
 
 from engine.kernels.matmul import cuda, matmul_shapes
-from engine.kernels.matmul.blocking import TILES, UNIT, plan_matmul, plan_update
-from engine.kernels.matmul.cpu import zeros
+from engine.kernels.matmul.blocking import TILES, UNIT, grains, plan_matmul, plan_update
+from engine.kernels.matmul.cpu import task_rectangle, zeros
 from engine.kernels.matmul.tiles import FIRST, LATER, WIDE, blocks, least
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand
 from engine.kernels.simd import lanes_of, part, pointer
-from engine.kernels.split import number_of, span
+from engine.kernels.split import number_of
 from engine.kernels.update import UPDATES
 from engine.kernels.update import cpu as updates
 from engine.kernels.update import start
@@ -28,10 +28,9 @@ LARGE = 1 << 14                              # weights of a layer from which thi
 @part
 def share(a, g, work, task, tasks):
     """(first row of g that is a task's, last + 1, its own parts of g's rows and of the work)"""
-    first, count = span((a.shape[1] + UNIT - 1) // UNIT, task, tasks)
     number, some, much = number_of(task), g.shape[0] // tasks, work.shape[0] // tasks
-    return (first * UNIT, least(a.shape[1], (first + count) * UNIT), g[number * some:(number + 1) * some],
-            work[number * much:(number + 1) * much])
+    first, rows, _, _ = task_rectangle(a.shape[1], 1, UNIT, task, tasks, 1, lanes_of(pointer(g)))
+    return first, first + rows, g[number * some:(number + 1) * some], work[number * much:(number + 1) * much]
 
 
 @part
@@ -137,7 +136,7 @@ def with_product(base):
         return Arrangement((inputs[0].shape, inputs[1].shape, *(s.shape for s in flat)),
                            tuple((s.size,) for s in outputs), of_update.scalars, work, numbers, tasks,
                            (Spec((1 + sum(s.shape[0] for s in cuda.parts_spec(m, n, k, dtype)), m, n), dtype),),
-                           -(-m // UNIT))
+                           grains(outputs[0], tasks, tasks))
 
     def launch(a, b, p, *given):
         *given, g = given                    # scratch: the gradient, and the parts that it is the sum of, if there are
