@@ -139,7 +139,7 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks, rows_only=False):
     # from afar. Those that share the columns write to the same rows, which costs more where there is little else to do.
     copies = copies_a(m, n, k, transpose_a, size)
     tall = m >= 8 * n                        # each would read all of A, for a few strips
-    cheaper = pack_b == ON_THE_WAY and copies and m >= n and k * n * size <= 4 * l2
+    cheaper = pack_b == ON_THE_WAY and copies and (m >= 2 * n or m >= n and k * n * size <= 4 * l2)
     long = m < 4 * ROWS * tasks and n * size >= LONG_ROW * tasks         # a task's part of a row of C
     wide = n >= 8 * m and k * n * size > l2  # each would read all of a B that comes from afar, for a few panels
     costs = pack_b == BEFORE or pack_b and k * n * size > l2 // 4        # to copy all of B
