@@ -34,7 +34,7 @@ def run(target, name, *inputs, checked=PLAINLY, **attributes):
 @pytest.mark.parametrize("ta,tb", FORMS)
 @pytest.mark.parametrize("tile", [products.LARGE, products.MEDIUM, products.SMALL], ids=lambda t: f"{t.rows}")
 def test_every_tile_in_every_form(target, tile, ta, tb, checked, monkeypatch):
-    monkeypatch.setattr(products, "tile_for", lambda m, n, dtype: tile)
+    monkeypatch.setattr(products, "tile_for", lambda m, n, dtype, k=0: tile)
     for m, k, n in ((tile.rows + 2, 33, 2 * tile.columns + 1), (2 * tile.rows, 64, tile.columns), (1, 9, 3)):
         a = RNG.standard_normal((k, m) if ta else (m, k)).astype(np.float32)
         b = RNG.standard_normal((n, k) if tb else (k, n)).astype(np.float32)
@@ -103,7 +103,7 @@ def test_tensor_cores_at_the_large_tile(target, format, ta, tb, checked, monkeyp
 @pytest.mark.parametrize("tile", [products.LARGE, products.MEDIUM, products.SMALL], ids=lambda t: f"{t.rows}")
 def test_every_tile_with_every_epilogue(target, tile, checked, monkeypatch):
     """A residual, the slope of an activation, and the sums of columns."""
-    monkeypatch.setattr(products, "tile_for", lambda m, n, dtype: tile)
+    monkeypatch.setattr(products, "tile_for", lambda m, n, dtype, k=0: tile)
     slope = Formula(lambda d, y: d * (1 - y * y), "slope_of_tanh")
     for m, k, n in ((tile.rows + 2, 33, tile.columns + 1), (tile.rows, 16, 2 * tile.columns)):
         a, b = RNG.standard_normal((m, k)).astype(np.float32), RNG.standard_normal((k, n)).astype(np.float32)
