@@ -5,8 +5,8 @@
 Ours trains as `fit` does, an epoch of steps on the placed data in one call. PyTorch is eager in both memory formats
 and, with nothing of Python left between the kernels, a captured graph of the same steps; the fastest of them counts. A
 unit is an epoch of a few steps, more where they are short: what begins an epoch is paid once, as in training. It ends
-when the GPU is done. `--only` is a text in a row's name; "profile" prints what each call
-of ours takes. What is going on (a network's kernels take minutes the first time) is said line by line.
+when the GPU is done. `--only` is a text in a row's name; "profile" prints what each call of ours takes. What is going
+on (a network's kernels take some seconds the first time, with few processors a minute) is said line by line.
 """
 import time
 
