@@ -182,8 +182,9 @@ def test_a_step_sees_what_the_augmentation_shows(images):
     model.fit(x, y, batch_size=24, augment=chain, shuffle=False, verbose=0)
     seen, rows = chain(x, one_hot(y), seed=other.seed, step=0)
     other.train_step(seen, rows)
+    apart = 0 if model.target.name == "cpu" else 1e-5    # the augmentation shows what NumPy's arrays become on the CPU
     for a, b in zip(model.get_weights(), other.get_weights()):
-        assert np.array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=apart, atol=apart)
 
 
 def test_validation_and_evaluation_are_not_augmented(images):

@@ -10,7 +10,8 @@ from engine.kernels.conv import cuda as convolutions
 from engine.kernels.conv import cuda_depthwise, geometry
 from engine.kernels.conv.reference import conv2d_reference, output_of
 from engine.kernels.matmul import LINEAR
-from engine.kernels.matmul.cuda_tiles import MEDIUM, SMALL, SMALL_DOUBLE
+from engine.kernels.matmul import cuda as products
+from engine.kernels.matmul.cuda_tiles import MEDIUM, SMALL, SMALL_DOUBLE, tile_count
 from engine.kernels.matmul.fused import joined
 
 target, both_ways = on_gpu.target, on_gpu.both_ways
@@ -42,7 +43,7 @@ def layer(number):
 @pytest.mark.parametrize("tile", [convolutions.TALL, convolutions.NARROW, MEDIUM, SMALL],
                          ids=lambda t: f"{t.rows}x{t.columns}")
 def test_every_tile_in_every_direction(target, tile, number, monkeypatch):
-    monkeypatch.setattr(convolutions, "conv_tile", lambda kind, m, n, dtype: tile)
+    monkeypatch.setattr(convolutions, "conv_tile", lambda kind, m, n, dtype, k=0: tile)
     x, w, y, given = layer(number)
     agree(target, "conv2d_plain", x, w, **given)
     agree(target, "conv2d_input_gradient", y, w, shape=x.shape, **given)
@@ -59,9 +60,22 @@ def test_tiles_are_no_wider_than_they_must_be(kind, n, tile):
         SMALL_DOUBLE if kind == "input" or n <= 32 else MEDIUM)
 
 
+def test_long_sums_are_cut_for_larger_tiles():
+    """The gradients by the weights of ResNet-50's and AlexNet's layers at batch 32: a GPU has enough blocks."""
+    tall = convolutions.TALL
+    for taps, channels, outputs, pixels, tile in ((49, 3, 64, 112 * 112, MEDIUM), (9, 64, 64, 56 * 56, tall),
+                                                  (9, 256, 256, 14 * 14, tall), (121, 3, 64, 55 * 55, tall)):
+        sizes = taps * channels, outputs, 32 * pixels
+        assert convolutions.conv_tile("weights", *sizes[:2], np.float32, sizes[2]) == tile
+        pieces = convolutions.pieces_for("weights", *sizes, 1, np.float32)
+        blocks = pieces * tile_count(*sizes[:2], tile)
+        assert 380 <= blocks <= 512 and sizes[2] // pieces >= products.PIECE, (sizes, blocks)
+    assert convolutions.conv_tile("weights", 9 * 64, 64, np.float32, 500) == SMALL, "short sums are not"
+
+
 @pytest.mark.parametrize("number", range(len(LAYERS)))
 def test_sums_are_cut_into_pieces(target, number, monkeypatch):
-    monkeypatch.setattr(convolutions, "PIECE", 8)
+    monkeypatch.setattr(products, "PIECE", 8)
     x, w, y, given = layer(number)
     for kind in ("forward", "input", "weights"):
         parts = convolutions.parts_spec(kind, x.shape, w.shape, y.shape, given.get("groups", 1),

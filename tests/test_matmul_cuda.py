@@ -34,7 +34,7 @@ def run(target, name, *inputs, checked=PLAINLY, **attributes):
 @pytest.mark.parametrize("ta,tb", FORMS)
 @pytest.mark.parametrize("tile", [products.LARGE, products.MEDIUM, products.SMALL], ids=lambda t: f"{t.rows}")
 def test_every_tile_in_every_form(target, tile, ta, tb, checked, monkeypatch):
-    monkeypatch.setattr(products, "tile_for", lambda m, n, dtype: tile)
+    monkeypatch.setattr(products, "tile_for", lambda m, n, dtype, k=0: tile)
     for m, k, n in ((tile.rows + 2, 33, 2 * tile.columns + 1), (2 * tile.rows, 64, tile.columns), (1, 9, 3)):
         a = RNG.standard_normal((k, m) if ta else (m, k)).astype(np.float32)
         b = RNG.standard_normal((n, k) if tb else (k, n)).astype(np.float32)
@@ -59,11 +59,22 @@ def test_products_of_a_batch_in_every_form(target, ta, tb, checked, monkeypatch)
 
 @TWICE
 def test_a_tall_product_is_cut_along_k_in_a_fixed_order(target, checked):
-    x, w = RNG.standard_normal((2000, 20)).astype(np.float32), RNG.standard_normal((2000, 30)).astype(np.float32)
-    assert products.parts_spec(20, 30, 2000, np.float32)[0].shape == (7, 20, 30)
-    first = run(target, "matmul", x, w, checked=checked, transpose_a=True)
-    np.testing.assert_allclose(first, x.T.astype(np.float64) @ w, rtol=2e-4, atol=2e-4)
-    np.testing.assert_array_equal(first, run(target, "matmul", x, w, transpose_a=True))
+    for k, pieces in ((2000, 7), (5000, 2 * products.JOINERS + 3)):      # few, which one thread adds, and many
+        x, w = RNG.standard_normal((k, 20)).astype(np.float32), RNG.standard_normal((k, 30)).astype(np.float32)
+        assert products.parts_spec(20, 30, k, np.float32)[0].shape == (pieces, 20, 30)
+        first = run(target, "matmul", x, w, checked=checked, transpose_a=True)
+        np.testing.assert_allclose(first, x.T.astype(np.float64) @ w, rtol=2e-4, atol=2e-4)
+        np.testing.assert_array_equal(first, run(target, "matmul", x, w, transpose_a=True))
+
+
+def test_long_sums_are_cut_for_larger_tiles():
+    """The gradients of ResNet-50's 1x1 convolutions at batch 32: a GPU has enough blocks."""
+    for m, n, k, tile in ((256, 128, 100352, products.LARGE), (64, 256, 100352, products.MEDIUM),
+                          (1024, 512, 6272, products.LARGE), (256, 1024, 6272, products.MEDIUM)):
+        pieces = products.pieces_for(m, n, k, np.float32)
+        assert products.tile_for(m, n, np.float32, k) == tile
+        assert 256 <= pieces * cuda_tiles.tile_count(m, n, tile) <= 512 and k // pieces >= products.PIECE
+    assert products.pieces_for(2048, 512, 1568, np.float32) == 1, "as many tiles keep a GPU busy by themselves"
 
 
 @TWICE
@@ -103,7 +114,7 @@ def test_tensor_cores_at_the_large_tile(target, format, ta, tb, checked, monkeyp
 @pytest.mark.parametrize("tile", [products.LARGE, products.MEDIUM, products.SMALL], ids=lambda t: f"{t.rows}")
 def test_every_tile_with_every_epilogue(target, tile, checked, monkeypatch):
     """A residual, the slope of an activation, and the sums of columns."""
-    monkeypatch.setattr(products, "tile_for", lambda m, n, dtype: tile)
+    monkeypatch.setattr(products, "tile_for", lambda m, n, dtype, k=0: tile)
     slope = Formula(lambda d, y: d * (1 - y * y), "slope_of_tanh")
     for m, k, n in ((tile.rows + 2, 33, tile.columns + 1), (tile.rows, 16, 2 * tile.columns)):
         a, b = RNG.standard_normal((m, k)).astype(np.float32), RNG.standard_normal((k, n)).astype(np.float32)

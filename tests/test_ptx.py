@@ -137,6 +137,7 @@ def test_a_cuda_c_product_of_the_same_tiling_is_the_yardstick(large):
 
 
 PRETENDED = '''
+import os
 import sys
 from types import SimpleNamespace
 
@@ -145,10 +146,16 @@ from numba.cuda import codegen, dispatcher
 
 from engine import target
 
-# what only a GPU or its driver could say
-dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=(8, 0))
-codegen.JITCUDACodegen.magic_tuple = lambda self: ((13, 0), (8, 0))
-codegen.CUDACodeLibrary._ensure_cc = lambda self, cc: (8, 0)
+here = os.getpid()
+
+# what only a GPU or its driver could say, which answers no fork
+def said(answer):
+    assert os.getpid() == here, "CUDA initialized before forking"
+    return answer
+
+dispatcher.get_current_device = lambda: said(SimpleNamespace(compute_capability=(9, 0)))
+codegen.JITCUDACodegen.magic_tuple = lambda self: said(((13, 0), (9, 0)))
+codegen.CUDACodeLibrary._ensure_cc = lambda self, cc: cc or said((9, 0, "a"))
 dispatcher._Kernel.bind = lambda self: self._codelibrary.get_asm_str()
 target.cuda._module, target.cuda._looked, target.cuda.demand = cuda, True, lambda capability, name: None
 '''
@@ -179,10 +186,14 @@ with gathered() as wanted:
     for name in ("relu", "exp", "square", "relu"):
         op = TABLE[name]
         op.cuda(x, *op.arrange([spec(x)], [spec(y)], {}, 1).scalars, y)
+from engine.kernels import together
+
+together.notice = sys.exit                   # that processes did not deliver
 compile_ahead(wanted)
 assert not any(kernel.overloads for kernel, _ in wanted), "they are loaded when they are launched"
 for kernel, types in wanted:
-    kernel.compile(types)
+    made = kernel.compile(types)
+    assert list(made._codelibrary._cubin_cache) == [(9, 0, "a")], "machine code for what a launch asks for"
 hits, misses = ({id(k): sum(found.values()) for k in (kernel for kernel, _ in wanted) for found in [getattr(k, name)]}
                 for name in ("_cache_hits", "_cache_misses"))
 print(len(wanted), len(compiling.times), sum(hits.values()), sum(misses.values()))

@@ -79,10 +79,23 @@ def test_more_groups_than_numbers(tmp_path):
 
 @pytest.mark.parametrize("end", [lambda: sys.exit(3), lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 1 / 0],
                          ids=["exit", "kill", "error"])
-def test_what_a_child_does_not_deliver_is_made_here(tmp_path, end):
-    notes = Notes(tmp_path)
-    together.compile_together([[notes.make(str(group), in_a_child(end))] for group in range(6)], 3)
-    assert notes.makers() == {str(group): [str(os.getpid())] for group in range(6)}
+def test_what_a_child_does_not_deliver_is_made_here(tmp_path, end, monkeypatch, request):
+    said = []
+    monkeypatch.setattr(together, "notice", said.append)
+    notes, ended = Notes(tmp_path), tmp_path.parent / f"{tmp_path.name} ended"
+
+    def wait():
+        while not ended.exists():            # a child has its chance to take one
+            time.sleep(0.01)
+
+    def child():
+        ended.touch()
+        end()
+    here = os.getpid()
+    together.compile_together([[notes.make(str(group), lambda: wait() if os.getpid() == here else child())]
+                               for group in range(6)], 3)
+    assert notes.makers() == {str(group): [str(here)] for group in range(6)}
+    assert len(said) == 1 and ("one of them: ZeroDivisionError: division" in said[0]) == ("error" in request.node.name)
 
 
 def test_a_child_that_hangs_is_given_up(tmp_path, monkeypatch):

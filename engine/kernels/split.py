@@ -14,7 +14,18 @@ import math
 
 from numba import float64, int32
 
-from engine.kernels.gpu import cuda, device, kernel, load1, warp_max, warp_sum
+from engine.kernels.gpu import (
+    cuda,
+    device,
+    kernel,
+    load1,
+    load4,
+    starts_aligned,
+    store1,
+    store4,
+    warp_max,
+    warp_sum,
+)
 from engine.kernels.shares import number_of, place_of, span  # noqa: F401 (kernels find here how work is divided)
 
 CHUNK = 8192                                 # values of a chunk of a sum
@@ -112,6 +123,44 @@ def load_line(x, begin, step, size, thread, threads, beyond, held):
         held[k] = v
         top = v if v > top else top
     return top
+
+
+@device
+def load_fours(x, begin, size, thread, threads, beyond, held):
+    """`load_line` of a line that is made of whole fours, each a thread's."""
+    past, top = x.dtype.type(beyond), x.dtype.type(-math.inf)
+    for k in range(held.size // 4):
+        j = int32(4 * (thread + k * threads))
+        a, b, c, d = load4(x, begin + j) if j < size else (past, past, past, past)
+        held[4 * k], held[4 * k + 1], held[4 * k + 2], held[4 * k + 3] = a, b, c, d
+        top = a if a > top else top          # one by one: NaN is passed over
+        top = b if b > top else top
+        top = c if c > top else top
+        top = d if d > top else top
+    return top
+
+
+@device
+def store_fours(y, begin, size, thread, threads, held):
+    """Writes what a thread holds to where `load_fours` has it from."""
+    for k in range(held.size // 4):
+        j = int32(4 * (thread + k * threads))
+        if j < size:
+            store4(y, begin + j, held[4 * k], held[4 * k + 1], held[4 * k + 2], held[4 * k + 3])
+
+
+@device
+def store_line(y, begin, step, size, thread, threads, held):
+    """Writes what a thread holds to where `load_line` has it from."""
+    for k in range(held.size):
+        j = int32(thread + k * threads)
+        if j < size:
+            store1(y, begin + j * step, held[k])
+
+
+def in_fours(size, row_step, values, *arrays):
+    """Whether each thread can take its values four neighbours at a time."""
+    return bool(row_step == 1 and size % 4 == 0 and values % 4 == 0 and all(map(starts_aligned, arrays)))
 
 
 @device

@@ -82,6 +82,8 @@ def _child(todo, groups, told):
         compiling.each = None                # the parent hears of it
         os.sched_setaffinity(0, CORES)
         _work(todo, groups, told)
+    except BaseException as error:           # what it took is made by the parent, which raises what is raised again
+        os.write(told, (json.dumps([None, f"{type(error).__name__}: {error}"[:300]]) + "\n").encode())
     finally:
         os._exit(0)                          # no clean-up: all that is open belongs to the parent
 
@@ -102,20 +104,23 @@ def _work(todo, groups, told=None):
 
 def _collect(reports, expected):
     """Waits for the children's reports; the numbers of the groups that they made."""
-    done, text = set(), b""
+    done, text, why = set(), b"", ""
     while len(done) < expected and select.select([reports], [], [], PATIENCE)[0]:
         part = os.read(reports, 1 << 16)
         if not part:
             break                            # all children have ended
         *lines, text = (text + part).split(b"\n")
-        for number, times in map(json.loads, lines):
+        for number, said in map(json.loads, lines):
+            if number is None:
+                why = f" (one of them: {said})"
+                continue
             done.add(number)
-            for name, seconds in times:
+            for name, seconds in said:
                 compiling.note(name, seconds)
     missing = expected - len(done)
     if missing:
-        notice(f"processes that compile have ended or said nothing for {PATIENCE} s: what is missing ({missing} of "
-               "their pieces of work) is compiled here, one by one")
+        notice(f"processes that compile have ended or said nothing for {PATIENCE} s{why}: what is missing "
+               f"({missing} of their pieces of work) is compiled here, one by one")
     return done
 
 

@@ -204,8 +204,11 @@ def _activations():
     return None, ACTIVATIONS["leaky_relu"], ACTIVATIONS["silu"]
 
 
+MANY_CHUNKS = 8500, 3                        # more than the threads that join them on a GPU
+
+
 def _batch_samples(rng):
-    for number, shape in enumerate(((0, 3), *SHAPES)):
+    for number, shape in enumerate(((0, 3), *SHAPES, MANY_CHUNKS)):
         c = shape[-1]
         yield ((rng.standard_normal(shape) + 3, rng.random(c) + 0.5, rng.standard_normal(c), rng.standard_normal(c),
                 rng.random(c) + 0.5),

@@ -28,10 +28,8 @@ from engine.kernels.conv.cuda_gather import (
     whole,
 )
 from engine.kernels.gpu import (
-    THREADS,
     block_anew,
     block_z_anew,
-    blocks,
     cuda,
     device,
     device_in,
@@ -40,10 +38,11 @@ from engine.kernels.gpu import (
     starts_aligned,
     thread_anew,
 )
-from engine.kernels.matmul.cuda import ENOUGH, PIECE, SIMULATED_PIECE, join, tile_for
+from engine.kernels.matmul.cuda import BUSY, ENOUGH, cuts_for, join, pieces_of, tile_for
 from engine.kernels.matmul.cuda_tiles import (
     BIAS,
     LARGE,
+    MEDIUM,
     PLAIN,
     RESIDUAL,
     SIMULATED,
@@ -64,17 +63,22 @@ first_tap_device = device(first_tap)
 TALL, NARROW = Tile(128, 64, 16, 8, 4), Tile(128, 32, 16, 8, 4)
 
 
-def conv_tile(kind, m, n, dtype):
-    """The tile of a product of m pixels (or taps) and n channels. The largest leaves no registers for places in images,
-    float64 few for those of the gradient by the input."""
-    tile = tile_for(m, n, dtype)
+def conv_tile(kind, m, n, dtype, k=0):
+    """The tile of a product of m pixels (or taps) and n channels, whose sums of k terms may be cut. The largest leaves
+    no registers for places in images, float64 few for those of the gradient by the input."""
+    tile = tile_for(m, n, dtype, k)
     if tile == SIMULATED:
         return tile
     if np.dtype(dtype).itemsize == 8:
         return SMALL_DOUBLE if kind == "input" else tile
     if n <= NARROW.columns and tile_count(m, n, NARROW) >= ENOUGH:
         return NARROW
-    return TALL if tile == LARGE or n <= TALL.columns and tile_count(m, n, TALL) >= ENOUGH else tile
+    tall = tile_count(m, n, TALL)
+    inside = 8 * tall <= 5 * tile_count(m, n, MEDIUM)    # it covers at most a quarter more than the other would
+    if tile == LARGE or n <= TALL.columns and tall >= ENOUGH or (
+            tile == MEDIUM and inside and tall * cuts_for(m, n, k) >= BUSY // 2):
+        return TALL
+    return tile
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
@@ -196,9 +200,8 @@ def _weights(tile, wide):
 
 def pieces_for(kind, m, n, k, products, dtype):
     """Pieces into which the sums of so many products of this size are cut."""
-    tile = conv_tile(kind, m, n, dtype)
-    shortest = SIMULATED_PIECE if tile == SIMULATED else PIECE
-    return max(1, min(ENOUGH // max(1, products * tile_count(m, n, tile)), k // shortest))
+    tile = conv_tile(kind, m, n, dtype, k)
+    return pieces_of(tile, products * tile_count(m, n, tile), m, n * products, k)
 
 
 def steps_of(strides, dilation):
@@ -247,7 +250,7 @@ def _launch(made, tile, sizes, arguments, out, parts, epilogue, f, bias, beside)
     grid = tile_count(m, n, tile), pieces, products
     made[grid, tile.threads](*arguments, whole(length)[0], *(parts or (out.reshape((1, *out.shape)),)))
     if parts:
-        join(epilogue, f, out.dtype)[blocks(out.size), THREADS](*parts, bias, beside, out)
+        join(epilogue, f, *parts, bias, beside, out)
 
 
 def _forward(epilogue, f, x, w, bias, beside, geometry, y, parts):
@@ -255,7 +258,7 @@ def _forward(epilogue, f, x, w, bias, beside, geometry, y, parts):
     if w.shape[2] == 1 and groups > 1:
         return cuda_depthwise.forward(epilogue, f, x, w, bias, beside, geometry, y)
     sizes = sizes_of("forward", x.shape, w.shape, y.shape, groups, geometry[:2], geometry[4:6])
-    tile, cut = conv_tile("forward", *sizes[:2], y.dtype), bool(parts)
+    tile, cut = conv_tile("forward", *sizes[:2], y.dtype, sizes[2]), bool(parts)
     made = _convolve(PLAIN if cut else epilogue, None if cut else f, tile, in_fours(x, groups), y.dtype)
     numbers = whole(*geometry, *w.shape[:2], *y.shape[1:3])
     whole(sizes[0], math.prod(x.shape[1:]))
@@ -269,7 +272,7 @@ def _backward(epilogue, f, dy, w, bias, geometry, dx, parts):
     if w.shape[2] == 1 and groups > 1:
         return cuda_depthwise.backward(epilogue, f, dy, w, bias, geometry, dx)
     sizes = sizes_of("input", dx.shape, w.shape, dy.shape, groups, geometry[:2], geometry[4:6])
-    tile, cut = conv_tile("input", *sizes[:2], dx.dtype), bool(parts)
+    tile, cut = conv_tile("input", *sizes[:2], dx.dtype, sizes[2]), bool(parts)
     made = _convolve_back(PLAIN if cut else epilogue, None if cut else f, tile, step_h * step_w > 1,
                           in_fours(dy, groups) and in_fours(w, groups), dx.dtype)
     numbers = whole(*geometry, *w.shape[:2], *dx.shape[1:3], *steps_of(geometry[:2], geometry[4:6]))
@@ -318,7 +321,7 @@ def weight_gradient_cuda(x, dy, *rest):
     if dw.shape[2] == 1 and groups > 1:
         return cuda_depthwise.weights(x, dy, geometry, dw, parts)
     sizes = sizes_of("weights", x.shape, dw.shape, dy.shape, groups, geometry[:2], geometry[4:6])
-    tile = conv_tile("weights", *sizes[:2], dw.dtype)
+    tile = conv_tile("weights", *sizes[:2], dw.dtype, sizes[2])
     numbers = whole(*geometry, *dw.shape[:2], *dy.shape[1:3])
     whole(sizes[2], math.prod(x.shape[1:]))
     made = _weights(tile, in_fours(x, groups), dw.dtype)

@@ -166,4 +166,4 @@ def weights(x, dy, geometry, dw, parts):
     target = parts[0] if parts else out.reshape((1, taps, outputs))
     made[grid, (ACROSS, DOWN)](x, dy, numbers, max(1, -(-pixels // pieces)), target)
     if parts:
-        join(PLAIN, None, dw.dtype)[blocks(out.size), THREADS](*parts, 0, 0, out)
+        join(PLAIN, None, *parts, 0, 0, out)

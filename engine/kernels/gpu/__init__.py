@@ -19,6 +19,7 @@ Loops over `unrolled(n)` are written out before Numba sees them (`unroll.py`).
 import functools
 
 import numpy as np
+from numba import uint32, uint64
 
 from engine import target
 from engine.kernels.emulator import emulate
@@ -57,7 +58,7 @@ __all__ = ["THREADS", "bits_of", "block_anew", "block_z_anew", "blocks", "copy_a
            "cuda", "device", "device_in", "float_of", "fours", "is_aligned", "kernel", "kernel_of",
            "ldmatrix", "ldmatrix_turned", "load1", "load4", "mma_bfloat16", "mma_float16", "recorded",
            "shared_array", "shuffle_xor", "starts_aligned", "store1", "store4", "thread_anew", "unrolled",
-           "warp_max", "warp_sum"]
+           "warp_max", "warp_sum", "whole_of"]
 
 THREADS = 128                                # threads of a block, where nothing else decides it
 
@@ -87,6 +88,12 @@ def blocks(size, threads=THREADS):
 def fours(size, threads=THREADS):
     """Blocks of `threads` threads that cover `size` values, four for each thread."""
     return blocks((size + 3) // 4, threads)
+
+
+def whole_of(*arrays):
+    """The type of places in arrays that kernels divide: without a sign, which would cost a division several more
+    instructions, and of 32 bits unless an array is too long for them."""
+    return uint32 if all(array.size < 1 << 31 for array in arrays) else uint64
 
 
 def starts_aligned(array):

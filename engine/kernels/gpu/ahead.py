@@ -52,18 +52,20 @@ def _compile(kernel, types):
     from numba.cuda import dispatcher
     if kernel._cache.load_overload(types, kernel.targetctx) is None:             # another process may have been first
         made = dispatcher._Kernel(kernel.py_func, types, **kernel.targetoptions)
-        made._codelibrary.get_cubin(dispatcher.get_current_device().compute_capability)
+        made._codelibrary.get_cubin()        # for the very GPU that a launch asks for: 9.0 is not 9.0a
         kernel._cache.save_overload(types, made)
 
 
 @contextlib.contextmanager
 def _capability_known():
-    """Numba asks the driver for the GPU while it compiles, which a fork may not."""
-    from numba.cuda import dispatcher
-    asked = dispatcher.get_current_device
-    known = SimpleNamespace(compute_capability=tuple(asked().compute_capability))
+    """Numba asks the driver for the GPU while it compiles, which refuses a fork: what it answers here is said again."""
+    from numba.cuda import codegen, dispatcher
+    asked, library = dispatcher.get_current_device, codegen.CUDACodeLibrary
+    known, ensure = SimpleNamespace(compute_capability=tuple(asked().compute_capability)), library._ensure_cc
+    target = ensure(None, None)              # what code is made for: from 9.0 on with instructions of that GPU alone
     dispatcher.get_current_device = lambda: known
+    library._ensure_cc = lambda self, cc: target if cc is None else cc
     try:
         yield
     finally:
-        dispatcher.get_current_device = asked
+        dispatcher.get_current_device, library._ensure_cc = asked, ensure

@@ -44,22 +44,32 @@ from engine.kernels.matmul.cuda_tiles import (
     writer,
 )
 from engine.kernels.op import Spec
+from engine.kernels.split import WARP
 
 ENOUGH = 128                                 # blocks that keep a GPU busy
-PIECE = 256                                  # the shortest piece of k worth a block
+BUSY = 512                                   # blocks of 256 threads that hide memory's latency, and end together
+PIECE = 256                                  # the shortest piece of k worth a block; twice that where the parts
+FEW_VALUES, MOST_PIECES = 1 << 16, 128       # hold more values than this; and the most pieces worth their joining
+JOINERS = 8                                  # threads that share the parts of a value, where these are many
 SIMULATED_PIECE = 16
 MOST_BLOCKS = 65535                          # along a grid's second axis
 
 
-def tile_for(m, n, dtype):
-    """The largest tile that leaves enough blocks, or a fair number of them, and that lies more than half inside;
-    float64 never takes the largest."""
-    single = np.dtype(dtype).itemsize == 4
+def cuts_for(m, n, k):
+    """Pieces of k that are worth a block each."""
+    return max(1, min(MOST_PIECES, k // (PIECE if m * n <= FEW_VALUES else 2 * PIECE)))
+
+
+def tile_for(m, n, dtype, k=0):
+    """The largest tile that leaves enough blocks, or a fair number of them, or would with k cut into pieces, and that
+    lies more than half inside; float64 never takes the largest."""
+    single, cuts = np.dtype(dtype).itemsize == 4, cuts_for(m, n, k)
     if target.cuda.simulated:
         return SIMULATED
-    if single and min(m, n) > LARGE.rows // 2 and tile_count(m, n, LARGE) >= ENOUGH:
+    large, medium = (tile_count(m, n, tile) for tile in (LARGE, MEDIUM))
+    if single and min(m, n) > LARGE.rows // 2 and (large >= ENOUGH or large * cuts >= BUSY // 2):
         return LARGE
-    if min(m, n) > SMALL.rows and tile_count(m, n, MEDIUM) >= ENOUGH // 8:
+    if min(m, n) > SMALL.rows and (medium >= ENOUGH // 8 or medium * cuts >= BUSY // 2):
         return MEDIUM
     return SMALL if single else SMALL_DOUBLE
 
@@ -75,9 +85,18 @@ def batched_tile(count, m, n, dtype):
 
 
 def pieces_for(m, n, k, dtype):
-    """Pieces into which k is cut: enough blocks for the GPU, none shorter than PIECE."""
-    tile, shortest = tile_for(m, n, dtype), SIMULATED_PIECE if target.cuda.simulated else PIECE
-    return max(1, min(ENOUGH // max(1, tile_count(m, n, tile)), k // shortest))
+    """Pieces into which k is cut."""
+    tile = tile_for(m, n, dtype, k)
+    return pieces_of(tile, tile_count(m, n, tile), m, n, k)
+
+
+def pieces_of(tile, tiles, m, n, k):
+    """Pieces of k for so many tiles: enough blocks for the GPU, none shorter than PIECE; more of longer ones, as long
+    as the tiles do not keep it busy by themselves."""
+    few = min(ENOUGH // max(1, tiles), k // (SIMULATED_PIECE if tile == SIMULATED else PIECE))
+    wanted = BUSY * min(2, 256 // tile.threads)
+    many = min(wanted // max(1, tiles), cuts_for(m, n, k)) if 2 * tiles < wanted and tile != SIMULATED else 1
+    return max(1, few, many)
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
@@ -162,7 +181,7 @@ def _piece_and_sums(tile, turned_a, turned_b):
 
 
 @kernel_of
-def join(epilogue, f):
+def _join(epilogue, f):
     """c = the sum of the parts in their order, with an epilogue"""
     finish, reads = finisher(epilogue, f)
     look = looker(reads)[1]
@@ -176,6 +195,29 @@ def join(epilogue, f):
                 total += load1(parts, piece * size + i)
             store1(c, i, finish(total, i % n, bias, look(beside, i)))
     return join_parts
+
+
+@kernel_of
+def _join_many(epilogue, f):
+    """c = the sum of many parts, with an epilogue: JOINERS threads for a value, whose sums are added in their order"""
+    finish, reads = finisher(epilogue, f)
+    look = looker(reads)[1]
+
+    def join_many_parts(parts, bias, beside, c):
+        held = cuda.shared.array((JOINERS, WARP), parts.dtype)
+        tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+        i = int32(cuda.blockIdx.x * WARP + tx)
+        size, n, total = int32(c.shape[0] * c.shape[1]), int32(c.shape[1]), parts.dtype.type(0)
+        if i < size:
+            for piece in range(ty, parts.shape[0], JOINERS):
+                total += load1(parts, piece * size + i)
+        held[ty, tx] = total
+        cuda.syncthreads()
+        if ty == 0 and i < size:
+            for other in range(1, JOINERS):
+                total += held[other, tx]
+            store1(c, i, finish(total, i % n, bias, look(beside, i)))
+    return join_many_parts
 
 
 @kernel_of
@@ -215,17 +257,25 @@ def sums_spec(m, n, k, dtype):
 def _pieces_of(parts, k):
     """(tile, grid, length) of a launch that computes `parts`."""
     pieces, m, n = parts.shape
-    tile = tile_for(m, n, parts.dtype)
+    tile = tile_for(m, n, parts.dtype, k)
     return tile, (max(1, tile_count(m, n, tile)), pieces), -(-k // (pieces * tile.depth)) * tile.depth
 
 
+def join(epilogue, f, parts, bias, beside, c):
+    """c = the sum of the parts, with an epilogue"""
+    if parts.shape[0] < 2 * JOINERS:
+        _join(epilogue, f, c.dtype)[blocks(c.size), THREADS](parts, bias, beside, c)
+    else:
+        _join_many(epilogue, f, c.dtype)[blocks(c.size, WARP), (WARP, JOINERS)](parts, bias, beside, c)
+
+
 def _launch(epilogue, f, a, b, transpose_a, transpose_b, bias, beside, c, parts):
+    k = a.shape[0] if transpose_a else a.shape[1]
     if parts:
-        tile, grid, length = _pieces_of(*parts, a.shape[0] if transpose_a else a.shape[1])
+        tile, grid, length = _pieces_of(*parts, k)
         _piece(tile, bool(transpose_a), bool(transpose_b), c.dtype)[grid, tile.threads](a, b, length, *parts)
-        join(epilogue, f, c.dtype)[blocks(c.size), THREADS](*parts, bias, beside, c)
-        return
-    tile = tile_for(*c.shape, c.dtype)
+        return join(epilogue, f, *parts, bias, beside, c)
+    tile = tile_for(*c.shape, c.dtype, k)
     made = _product(epilogue, f, tile, bool(transpose_a), bool(transpose_b), c.dtype)
     made[tile_count(*c.shape, tile), tile.threads](a, b, bias, beside, c)
 

@@ -1,14 +1,26 @@
-"""CUDA kernels of the normalisations along rows, and their launchers: a block of one or more warps for each row.
+"""CUDA kernels of the normalisations along rows, and their launchers: a block of one or more warps for each row, or a
+warp of a block. Where `line_shape` finds rows short enough their threads hold them in registers, four neighbours at a
+time where their number allows it.
 
 Sums over rows: a block takes WIDE channels of one chunk of rows with TALL threads for each channel, and a second kernel
 joins the chunks with one thread for each channel.
 """
 import math
 
-from numba import float64
+from numba import float64, int32
 
-from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel
-from engine.kernels.split import WARPS, least, row_threads, rows_of_chunk, shared_sum
+from engine.kernels.gpu import THREADS, blocks, cuda, device, kernel, kernel_of, load1, load4, store1, store4
+from engine.kernels.split import (
+    WARPS,
+    in_fours,
+    least,
+    line_shape,
+    load_fours,
+    load_line,
+    row_threads,
+    rows_of_chunk,
+    shared_sum,
+)
 
 WIDE, TALL = 32, 4
 
@@ -37,6 +49,49 @@ def row_moments(row, centred, epsilon, thread, held):
         squares += (row[j] - mean) * (row[j] - mean)
     variance = row.dtype.type(shared_sum(held, squares, thread) / row.size)
     return mean, row.dtype.type(1) / math.sqrt(variance + epsilon)
+
+
+@kernel_of
+def _held_norm(values, threads, fours):
+    """beta is read only when centred."""
+    def held_norm(x, gamma, beta, size, lines, centred, epsilon, y):
+        shared, held, number = cuda.shared.array(WARPS, float64), cuda.local.array(values, x.dtype), x.dtype.type
+        line, thread = cuda.blockIdx.x * cuda.blockDim.y + cuda.threadIdx.y, int32(cuda.threadIdx.x)
+        if line < lines:                     # a whole warp leaves
+            begin, total, squares = line * size, number(0), number(0)
+            if fours:
+                load_fours(x, begin, size, thread, threads, 0, held)
+            else:
+                load_line(x, begin, 1, size, thread, threads, 0, held)
+            if centred:
+                for k in range(values):
+                    total += held[k]
+            mean = number(shared_sum(shared, total, thread) / size)
+            for k in range(values):
+                held[k] -= mean
+                j = int32(4 * (thread + k // 4 * threads) + k % 4 if fours else thread + k * threads)
+                squares += held[k] * held[k] if j < size else number(0)
+            variance = number(shared_sum(shared, squares, thread) / size)
+            inverse = number(1) / math.sqrt(variance + epsilon)
+            if fours:
+                for k in range(values // 4):
+                    j = int32(4 * (thread + k * threads))
+                    if j < size:
+                        factors = load4(gamma, j)
+                        for q in range(4):
+                            held[4 * k + q] = held[4 * k + q] * inverse * factors[q]
+                        if centred:
+                            terms = load4(beta, j)
+                            for q in range(4):
+                                held[4 * k + q] += terms[q]
+                        store4(y, begin + j, held[4 * k], held[4 * k + 1], held[4 * k + 2], held[4 * k + 3])
+            else:
+                for k in range(values):
+                    j = int32(thread + k * threads)
+                    if j < size:
+                        z = held[k] * inverse * load1(gamma, j)
+                        store1(y, begin + j, z + load1(beta, j) if centred else z)
+    return held_norm
 
 
 @kernel
@@ -102,14 +157,22 @@ def grid_of(parts):
     return (parts.shape[0], -(-parts.shape[2] // WIDE)), (WIDE, TALL)
 
 
+def _forward(x, gamma, beta, centred, epsilon, y):
+    lines, size = x.shape
+    threads, values, together = line_shape(size, x.dtype.itemsize)
+    if lines and values:
+        made = _held_norm(values, threads, in_fours(size, 1, values, x, gamma, beta, y), x.dtype)
+        made[blocks(lines, together), (threads, together)](x, gamma, beta, size, lines, centred, epsilon, y)
+    elif lines:
+        _row_norm[lines, row_threads(size)](x, gamma, beta, centred, epsilon, y)
+
+
 def layer_norm(x, gamma, beta, epsilon, y):
-    if x.shape[0]:
-        _row_norm[x.shape[0], row_threads(x.shape[1])](x, gamma, beta, 1, x.dtype.type(epsilon), y)
+    _forward(x, gamma, beta, 1, x.dtype.type(epsilon), y)
 
 
 def rms_norm(x, gamma, epsilon, y):
-    if x.shape[0]:
-        _row_norm[x.shape[0], row_threads(x.shape[1])](x, gamma, gamma, 0, x.dtype.type(epsilon), y)
+    _forward(x, gamma, gamma, 0, x.dtype.type(epsilon), y)
 
 
 def _row_gradients(dy, x, gamma, centred, epsilon, dx, sums, parts, moments):

@@ -248,7 +248,7 @@ def _samples(shapes):
 FULL = (((1,), None, False), ((5,), 0, True), ((), None, False), ((7, 3), 0, False), ((7, 3), -1, True),
         ((2, 5, 3), 1, False), ((3, 4, 2), (1, 2), False), ((2, 3, 4), (0, 1), True), ((0, 3), 1, False),
         ((3, 0), 0, True), ((300,), None, False), ((2, 1031), 1, False), ((1031, 2), 0, False),
-        ((20011,), None, False), ((3, 9001), 1, False), ((2, 600, 30), 1, False))
+        ((20011,), None, False), ((3, 9001), 1, False), ((2, 600, 30), 1, False), ((2, 9004), 1, False))
 EMPTY = (((0,), None, False), ((0, 3), 0, False), ((3, 0), 1, True), ((0, 0), None, False))
 
 

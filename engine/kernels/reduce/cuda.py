@@ -3,15 +3,18 @@
 What threads found is joined by shuffles and in trees: the order is fixed by the shapes.
 """
 from engine.kernels.elementwise import IDENTITY
-from engine.kernels.gpu import blocks, cuda, kernel, kernel_of, shuffle_xor
+from engine.kernels.gpu import blocks, cuda, kernel, kernel_of, load4, shuffle_xor, starts_aligned
 from engine.kernels.split import WARP, WARPS
+
+WIDE_FROM = 128                              # values of a line that give each lane of a warp four
 
 
 @kernel_of
-def _fold_lines_cuda(f, g):
+def _fold_lines_cuda(f, g, wide):
+    """wide: lines and pieces are made of fours that begin on 16-byte boundaries"""
     def fold_lines(x, k1, r0, r1, length, in_line, start, divisor, out):
-        """A block reduces one piece of `length` rows of one output: each thread every blockDim-th value, then the lanes
-        of each warp by shuffles, then the first thread what the warps found."""
+        """A block reduces one piece of `length` rows of one output: each thread every blockDim-th value (or every so
+        many fours), then the lanes of each warp by shuffles, then the first thread what the warps found."""
         held = cuda.shared.array(WARPS, x.dtype)
         pieces = r0 * in_line
         group = cuda.blockIdx.x // pieces
@@ -21,8 +24,13 @@ def _fold_lines_cuda(f, g):
         begin = ((i * r0 + outer) * k1 + group - i * k1) * r1 + first
         thread, threads = cuda.threadIdx.x, cuda.blockDim.x
         result, rows = start, length if length < r1 - first else r1 - first
-        for k in range(begin + thread, begin + rows, threads):
-            result = g(result, f(x[k]))
+        if wide:
+            for k in range(begin + 4 * thread, begin + rows, 4 * threads):
+                p, q, r, s = load4(x, k)
+                result = g(result, g(g(f(p), f(q)), g(f(r), f(s))))
+        else:
+            for k in range(begin + thread, begin + rows, threads):
+                result = g(result, f(x[k]))
         for bit in range(5):
             result = g(result, shuffle_xor(result, 16 >> bit))
         if thread % WARP == 0:
@@ -134,8 +142,9 @@ def fold_cuda(x, k1, r0, r1, columns, row_step, f, g, start, divisor, length, ou
 def _fold(x, k1, r0, r1, columns, row_step, f, g, length, start, divisor, out):
     rows, in_line = max(1, min(length, r1)), max(1, -(-r1 // length))
     if columns == 1:
-        made, grid, block = _fold_lines_cuda(f, g, x.dtype), out.size, threads_for(rows)
-        made[grid, block](x, k1, r0, r1, length, in_line, start, divisor, out)
+        wide = r1 % 4 == 0 and length % 4 == 0 and rows >= WIDE_FROM and starts_aligned(x)
+        made, block = _fold_lines_cuda(f, g, wide, x.dtype), threads_for(rows // 4 if wide else rows)
+        made[out.size, block](x, k1, r0, r1, length, in_line, start, divisor, out)
     else:
         made, block = _fold_columns_cuda(f, g, x.dtype), (32, min(16, rows))
         grid = out.size // columns * blocks(columns, 32)

@@ -17,14 +17,21 @@ from engine.kernels.gpu import (
     device,
     kernel,
     kernel_of,
-    load4,
-    starts_aligned,
-    store1,
-    store4,
     warp_max,
     warp_sum,
 )
-from engine.kernels.split import WARP, WARPS, line_shape, load_line, shared_max, shared_sum
+from engine.kernels.split import (
+    WARP,
+    WARPS,
+    in_fours,
+    line_shape,
+    load_fours,
+    load_line,
+    shared_max,
+    shared_sum,
+    store_fours,
+    store_line,
+)
 
 SIDE_BY_SIDE = 32                            # lines next to each other from which on each thread takes one
 
@@ -36,39 +43,6 @@ def begin_of(line, size, columns, row_step):
         return line * size
     group = line // columns
     return group * columns * size + line - group * columns
-
-
-@device
-def load_fours(x, begin, size, thread, threads, beyond, held):
-    """`load_line` of a line that is made of whole fours, each a thread's."""
-    past, top = x.dtype.type(beyond), x.dtype.type(-math.inf)
-    for k in range(held.size // 4):
-        j = int32(4 * (thread + k * threads))
-        a, b, c, d = load4(x, begin + j) if j < size else (past, past, past, past)
-        held[4 * k], held[4 * k + 1], held[4 * k + 2], held[4 * k + 3] = a, b, c, d
-        top = a if a > top else top          # one by one: NaN is passed over
-        top = b if b > top else top
-        top = c if c > top else top
-        top = d if d > top else top
-    return top
-
-
-@device
-def store_fours(y, begin, size, thread, threads, held):
-    """Writes what a thread holds to where `load_fours` has it from."""
-    for k in range(held.size // 4):
-        j = int32(4 * (thread + k * threads))
-        if j < size:
-            store4(y, begin + j, held[4 * k], held[4 * k + 1], held[4 * k + 2], held[4 * k + 3])
-
-
-@device
-def store_line(y, begin, step, size, thread, threads, held):
-    """Writes what a thread holds to where `load_line` has it from."""
-    for k in range(held.size):
-        j = int32(thread + k * threads)
-        if j < size:
-            store1(y, begin + j * step, held[k])
 
 
 @device
@@ -231,11 +205,6 @@ def _softmax_grad_columns(dy, y, size, columns, logarithm, dx):
             s += dy[k] if logarithm else dy[k] * y[k]
         for k in range(begin, begin + size * columns, columns):
             dx[k] = dy[k] - math.exp(y[k]) * s if logarithm else y[k] * (dy[k] - s)
-
-
-def in_fours(size, row_step, values, *arrays):
-    """Whether each thread can take its values four neighbours at a time."""
-    return bool(row_step == 1 and size % 4 == 0 and values % 4 == 0 and all(map(starts_aligned, arrays)))
 
 
 def softmax_cuda(x, size, columns, row_step, logarithm, y):
