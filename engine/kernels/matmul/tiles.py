@@ -198,11 +198,11 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
             elif spread > 0:
                 soon = b + PACKED_AHEAD * width, ldb, b_strip
             then = beside + (i * beside_row + coming), beside_row, width
-            if short:
-                soon = then
-            elif of_a:
+            if of_a and (kc >= PIECE or not short):              # pieces ask for C
                 share = (height + strips - 1) // strips
                 soon = a + height * a_row, share, kc * share
+            elif short:
+                soon = then
             if i == 0 and packed_strip > 0:
                 by_rows(tiles, height, ROWS, ROWS,
                         (2, strips, kc, None, at, of, to, since, soon, then, packed, packed_strip))
