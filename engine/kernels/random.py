@@ -31,6 +31,7 @@ from engine.kernels.simd import (
     numbered,
     part,
     pointer,
+    prefetch,
     swapped,
     tile_load,
     tile_of_words,
@@ -47,6 +48,7 @@ from engine.kernels.stream import ended, streaming
 # The numbers of Philox. All are uint64: in Numba a Python number next to a uint64 would make a float64.
 FIRST, SECOND = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 FIRST_KEY, SECOND_KEY = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+TILES_AHEAD = 2
 LOW, HALF, ONE = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(1)
 WORD, TURN = 2.0 ** -32, 2.0 ** -32 * 2 * math.pi
 SHUFFLE = 2 ** 32 - 1                        # the stream of `shuffled`
@@ -205,6 +207,8 @@ def dropout_tiles(x, threshold, scale, first, key, store, out):
     kind, last = tile_of_words(p), threshold - ONE
     factor = broadcast(kind, scale)
     for k in range(out.size // WORDS):
+        if is_past(store):                   # see `put_values`
+            prefetch(kind, p + (k + TILES_AHEAD) * WORDS, 0, 1)
         words = words_of_blocks(first + np.uint64(k * (WORDS // 4)), key)
         values = tile_load(kind, p + k * WORDS, 0) * factor
         tile_put(store, where_at_most(words, last, values), q + k * WORDS)

@@ -10,8 +10,22 @@ NEAR is an ordinary store; PAST goes straight to memory, in whole vectors. Which
 (`streaming`), and each makes an entry of its own: a call that needs one does not wait for the other to be compiled.
 """
 from engine.kernels.op import flat
-from engine.kernels.simd import NEAR, PAST, cache_bytes, is_past, lanes_of, part, pointer, put, stream_end, to_boundary
+from engine.kernels.simd import (
+    NEAR,
+    PAST,
+    cache_bytes,
+    is_past,
+    lanes_of,
+    part,
+    pointer,
+    prefetch_inputs,
+    put,
+    stream_end,
+    to_boundary,
+)
 from engine.kernels.split import span
+
+BLOCK = 16                                   # vectors that are computed while the next so many come from memory
 
 
 def streams(inputs, outputs):
@@ -38,13 +52,19 @@ def beside(array, first, to):
 
 
 @part
-def put_values(compute, inputs, first, f, numbers, store, out):
-    """All values of `out`; past the caches go whole vectors, those that begin at a multiple of their size."""
+def put_values(compute, inputs, first, f, numbers, coming, ahead, store, out):
+    """All values of `out`; past the caches go whole vectors, those that begin at a multiple of their size. Where they
+    do, inputs come from memory as well, and a formula of twenty steps leaves a processor no view of what to fetch: so
+    each block asks for as many values of the arrays `coming`, which begin at place `ahead` for the first."""
     if is_past(store):
-        head = min(out.size, to_boundary(pointer(out)))
-        last = out.size - (out.size - head) % lanes_of(pointer(out))
-        compute(inputs, first, f, numbers, NEAR, out[:head])
-        compute(inputs, first + head, f, numbers, store, out[head:last])
+        at, size = min(out.size, to_boundary(pointer(out))), BLOCK * lanes_of(pointer(out))
+        last = out.size - (out.size - at) % lanes_of(pointer(out))
+        compute(inputs, first, f, numbers, NEAR, out[:at])
+        while at < last:
+            end = min(last, at + size)
+            prefetch_inputs(coming, out, ahead + at, end - at)
+            compute(inputs, first + at, f, numbers, store, out[at:end])
+            at = end
         compute(inputs, first + last, f, numbers, NEAR, out[last:])
     else:
         compute(inputs, first, f, numbers, store, out)
@@ -62,7 +82,8 @@ def put_share(compute, inputs, f, numbers, out, store, task, tasks):
     """The task's share of `out`. `inputs` is a tuple of arrays as long as `out` (see `beside`), f a formula, `numbers`
     its last."""
     first, count = span(out.size, task, tasks)
-    put_values(compute, inputs, first, f, numbers, store, out[first:first + count])
+    ahead = first + BLOCK * lanes_of(pointer(out))
+    put_values(compute, inputs, first, f, numbers, inputs, ahead, store, out[first:first + count])
     ended(store)
 
 

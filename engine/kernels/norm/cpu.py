@@ -54,7 +54,7 @@ def layer_norm(x, gamma, beta, epsilon, y, store, task, tasks):
     first, count = span(x.shape[0], task, tasks)
     for i in range(first, first + count):
         moments = row_moments(x[i], True, epsilon)
-        put_values(layer_norm_values, (x[i], gamma, beta), 0, 0, moments, store, y[i])
+        put_values(layer_norm_values, (x[i], gamma, beta), 0, 0, moments, (x,), (i + 1) * x.shape[1], store, y[i])
     ended(store)
 
 
@@ -71,7 +71,7 @@ def rms_norm(x, gamma, epsilon, y, store, task, tasks):
     first, count = span(x.shape[0], task, tasks)
     for i in range(first, first + count):
         moments = row_moments(x[i], False, epsilon)
-        put_values(rms_norm_values, (x[i], gamma), 0, 0, moments, store, y[i])
+        put_values(rms_norm_values, (x[i], gamma), 0, 0, moments, (x,), (i + 1) * x.shape[1], store, y[i])
     ended(store)
 
 

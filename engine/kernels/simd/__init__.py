@@ -30,6 +30,7 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `to_boundary(p)` | elements from p to the next address at which PAST may begin |
 | `prefetch(t, p, ld, rows)` | asks for the cache lines of the first rows of a tile like t |
 | `prefetch_to_write(t, p, ld, rows)` | the same, for lines that will be written |
+| `prefetch_inputs(inputs, out, first, count)` | asks for values of all arrays of a tuple but `out` |
 | `outer_fma(t, a, a_row, row)` | t[i, j] + a[i * a_row] * row[0, j]; row is a tile of one row |
 | `tile_fma(t, x, y)`, `+ - * /`, `tile_max(x, y)` | value by value, of tiles of one shape |
 | `where_larger(x, y, a, b)`, `where_equal(...)` | a where x is larger than y or NaN (where x is y), else b |
@@ -78,6 +79,7 @@ if config.DISABLE_JIT:
         outer_fma,
         pointer,
         prefetch,
+        prefetch_inputs,
         prefetch_to_write,
         put,
         row_max,
@@ -121,6 +123,7 @@ else:
         lanes_of,
         pointer,
         prefetch,
+        prefetch_inputs,
         prefetch_to_write,
         square_tile,
         stream_end,
@@ -144,7 +147,7 @@ else:
 
 __all__ = ["HEIGHTS", "NEAR", "PAST", "ROWS", "VECTORS", "VECTOR_BYTES", "WORDS", "broadcast", "by_rows",
            "cache_bytes", "call_hook", "column_sum", "hook", "is_past", "lanes", "lanes_of", "low_product", "lower",
-           "next_panels", "numbered", "outer_fma", "part", "pointer", "prefetch", "prefetch_to_write", "put",
-           "row_max", "row_sum", "square_tile", "stream_end", "swapped", "tile", "tile_fma", "tile_load", "tile_map",
-           "tile_map2", "tile_max", "tile_of_words", "tile_put", "tile_store", "to_boundary", "transpose", "unit",
-           "where_at_most", "where_equal", "where_larger", "woven"]
+           "next_panels", "numbered", "outer_fma", "part", "pointer", "prefetch", "prefetch_inputs",
+           "prefetch_to_write", "put", "row_max", "row_sum", "square_tile", "stream_end", "swapped", "tile",
+           "tile_fma", "tile_load", "tile_map", "tile_map2", "tile_max", "tile_of_words", "tile_put", "tile_store",
+           "to_boundary", "transpose", "unit", "where_at_most", "where_equal", "where_larger", "woven"]

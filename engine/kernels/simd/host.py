@@ -73,6 +73,7 @@ def _clock(triple):
 VECTORS = _host()
 PAUSE, CLOCK = (read(cpu_target.target_context.codegen().magic_tuple()[0]) for read in (_pause, _clock))
 VECTOR_BYTES = VECTORS.bytes
+LINE_BYTES = 64                              # of a cache; where lines are longer, every other request is idle
 SIDE_BY_SIDE = 4                             # vectors of a tile of whole numbers: each step waits for the one before
 WORDS = SIDE_BY_SIDE * VECTOR_BYTES // 2     # words of random numbers that such tiles make at once
 # rows x 2 accumulators, two vectors of B and a broadcast value, and with 32 registers some to spare: with 14 rows every

@@ -6,10 +6,11 @@ import operator
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin
 
-from engine.kernels.simd.host import VECTOR_BYTES
+from engine.kernels.simd.host import LINE_BYTES, VECTOR_BYTES
 from engine.kernels.simd.tile_type import (
     BYTE,
     I32,
@@ -120,6 +121,30 @@ def to_boundary(typing, p):
     return types.int64(p), codegen
 
 
+def _ask(builder, place, to_write):
+    place = builder.bitcast(place, BYTE.as_pointer())
+    llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [place, to_write, I32(3), I32(1)])            # keep, data
+
+
+@intrinsic
+def prefetch_inputs(typing, inputs, out, first, count):
+    """Asks for `count` values from place `first` on, whether they are there or not, of every array in the tuple
+    `inputs` but for one that begins where `out` does."""
+    def codegen(context, builder, sig, args):
+        own = context.make_array(out)(context, builder, args[1]).data
+        for value, array in zip(cgutils.unpack_tuple(builder, args[0], len(inputs)), inputs):
+            if isinstance(array, types.Array):
+                data = context.make_array(array)(context, builder, value).data
+                step = LINE_BYTES * 8 // array.dtype.bitwidth
+                with builder.if_then(builder.icmp_unsigned("!=", builder.ptrtoint(data, I64),
+                                                           builder.ptrtoint(own, I64))):
+                    with cgutils.for_range_slice(builder, args[2], builder.add(args[2], args[3]), I64(step),
+                                                 inc=True) as (k, _):
+                        _ask(builder, builder.gep(data, [k]), I32(0))
+        return context.get_dummy_value()
+    return types.void(inputs, out, types.int64, types.int64), codegen
+
+
 @intrinsic(prefer_literal=True)
 def prefetch(typing, like, p, ld, rows):
     """Asks for the cache lines of the first `rows` rows (a literal, at most all) of a tile like `like` at p.
@@ -137,8 +162,7 @@ def _asking(like, p, rows, to_write):
     def codegen(context, builder, sig, args):
         part = Tile(min(rows.literal_value, like.rows), like.vectors, like.dtype)
         for place in part.addresses(builder, args[1], args[2]):
-            place = builder.bitcast(place, BYTE.as_pointer())
-            llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [place, to_write, I32(3), I32(1)])    # keep, data
+            _ask(builder, place, to_write)
         return context.get_dummy_value()
     if isinstance(rows, types.IntegerLiteral):
         return types.void(like, p, types.int64, rows), codegen

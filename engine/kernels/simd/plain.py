@@ -129,7 +129,7 @@ def prefetch(like, p, ld, rows):
     pass
 
 
-prefetch_to_write = prefetch
+prefetch_to_write = prefetch_inputs = prefetch
 
 
 def outer_fma(acc, a, a_row, row):

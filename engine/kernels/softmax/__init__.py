@@ -172,10 +172,10 @@ def softmax_cpu(x, size, columns, row_step, logarithm, y, tiles, tops, sums, wid
             tile_out(size, row_step, step, logarithm, tiles, values, sums, kept, y, begin, n)
         elif logarithm:
             shift = tops[kept] + elementary.log(sums[kept])
-            put_values(shifted, (x[begin:begin + size],), 0, 0, shift, store, y[begin:begin + size])
+            put_values(shifted, (x[begin:begin + size],), 0, 0, shift, (x,), begin + size, store, y[begin:begin + size])
         else:
             exps = tiles[values:values + size]
-            put_values(scaled, (exps,), 0, 0, 1 / sums[kept], store, y[begin:begin + size])
+            put_values(scaled, (exps,), 0, 0, 1 / sums[kept], (x,), begin + size, store, y[begin:begin + size])
         at += n
     ended(store)
 
