@@ -48,9 +48,9 @@ from engine.kernels.stream import ended, streaming
 # The numbers of Philox. All are uint64: in Numba a Python number next to a uint64 would make a float64.
 FIRST, SECOND = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 FIRST_KEY, SECOND_KEY = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-TILES_AHEAD = 2
 LOW, HALF, ONE = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(1)
 WORD, TURN = 2.0 ** -32, 2.0 ** -32 * 2 * math.pi
+AHEAD = 2                                    # tiles before its turn a tile's values are asked for
 SHUFFLE = 2 ** 32 - 1                        # the stream of `shuffled`
 
 
@@ -208,7 +208,7 @@ def dropout_tiles(x, threshold, scale, first, key, store, out):
     factor = broadcast(kind, scale)
     for k in range(out.size // WORDS):
         if is_past(store):                   # see `put_values`
-            prefetch(kind, p + (k + TILES_AHEAD) * WORDS, 0, 1)
+            prefetch(kind, p + (k + AHEAD) * WORDS, 0, 1)
         words = words_of_blocks(first + np.uint64(k * (WORDS // 4)), key)
         values = tile_load(kind, p + k * WORDS, 0) * factor
         tile_put(store, where_at_most(words, last, values), q + k * WORDS)
