@@ -71,6 +71,12 @@ def put_values(compute, inputs, first, f, numbers, coming, ahead, store, out):
 
 
 @part
+def put_from(compute, inputs, first, f, numbers, store, out):
+    """`put_values` of which each block asks for the inputs of the next one."""
+    put_values(compute, inputs, first, f, numbers, inputs, first + BLOCK * lanes_of(pointer(out)), store, out)
+
+
+@part
 def ended(store):
     """To be called when a task is done: others may read what it streamed."""
     if is_past(store):
@@ -82,8 +88,7 @@ def put_share(compute, inputs, f, numbers, out, store, task, tasks):
     """The task's share of `out`. `inputs` is a tuple of arrays as long as `out` (see `beside`), f a formula, `numbers`
     its last."""
     first, count = span(out.size, task, tasks)
-    ahead = first + BLOCK * lanes_of(pointer(out))
-    put_values(compute, inputs, first, f, numbers, inputs, ahead, store, out[first:first + count])
+    put_from(compute, inputs, first, f, numbers, store, out[first:first + count])
     ended(store)
 
 

@@ -3,9 +3,9 @@
 `table` holds the four axes of a broadcast call, outer to inner: 4 sizes, 4 steps in a, 4 steps in b (0 where repeated).
 """
 
-from engine.kernels.simd import lanes_of, part, pointer, put
+from engine.kernels.simd import part, put
 from engine.kernels.split import span
-from engine.kernels.stream import BLOCK, beside, ended, map_values, put_share, put_values, slope_values
+from engine.kernels.stream import beside, ended, map_values, put_from, put_share, slope_values
 
 
 @part(disjoint=True)
@@ -65,21 +65,18 @@ def zip_lines(two_lines, line_number, number_line, a, b, dz, f, table, out, stor
     """out, line by line; along a line, an input either goes with it or stays one number. dz goes with out (and is out
     where the loops do not read it)."""
     at, count = span(out.size, task, tasks)
-    last, line, column, x, y, ahead = at + count, table[2], 0, 0, 0, BLOCK * lanes_of(pointer(out))
+    last, line, column, x, y = at + count, table[2], 0, 0, 0
     while at < last:
         if line == table[2]:                 # a new plane; within one the next line is one step further
             x, y, line, column = places(table, at)
         n = min(table[3] - column, last - at)
         to, beside_to = out[at:at + n], dz[at:at + n]
         if table[7] == table[11]:
-            inputs = (a[x:x + n], b[y:y + n], beside_to)
-            put_values(two_lines, inputs, 0, f, (), inputs, ahead, store, to)
+            put_from(two_lines, (a[x:x + n], b[y:y + n], beside_to), 0, f, (), store, to)
         elif table[7] > 0:
-            inputs = (a[x:x + n], b[y], beside_to)
-            put_values(line_number, inputs, 0, f, (), inputs, ahead, store, to)
+            put_from(line_number, (a[x:x + n], b[y], beside_to), 0, f, (), store, to)
         else:
-            inputs = (a[x], b[y:y + n], beside_to)
-            put_values(number_line, inputs, 0, f, (), inputs, ahead, store, to)
+            put_from(number_line, (a[x], b[y:y + n], beside_to), 0, f, (), store, to)
         at, line = at + n, line + 1
         x, y, column = x + table[6] - column * table[7], y + table[10] - column * table[11], 0
     ended(store)
