@@ -1,10 +1,12 @@
 """Compiling in several processes: every group is made once, and what a child does not deliver is made here."""
 import os
 import signal
+import subprocess
 import sys
 import time
 
 import pytest
+from numba import config
 
 from engine.kernels import together
 from engine.progress import compiling
@@ -39,9 +41,9 @@ def in_a_child(action):
 def all_children_end(monkeypatch):
     children, end = [], together._end
 
-    def noted(pids):
-        children.extend(pids)
-        end(pids)
+    def noted(workers):
+        children.extend(workers.values())
+        end(workers)
 
     monkeypatch.setattr(together, "_end", noted)
     yield
@@ -71,12 +73,6 @@ def test_every_group_is_made_once_by_one_process(tmp_path, processes):
     assert len({pid for pids in made.values() for pid in pids}) <= processes
 
 
-def test_more_groups_than_numbers(tmp_path):
-    notes = Notes(tmp_path)
-    together.compile_together([[notes.make(str(group))] for group in range(together.MOST + 3)], 2)
-    assert len(notes.makers()) == together.MOST + 3
-
-
 @pytest.mark.parametrize("end", [lambda: sys.exit(3), lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 1 / 0],
                          ids=["exit", "kill", "error"])
 def test_what_a_child_does_not_deliver_is_made_here(tmp_path, end, monkeypatch, request):
@@ -103,13 +99,9 @@ def test_a_child_that_hangs_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(together, "notice", said.append)
     monkeypatch.setattr(together, "PATIENCE", 0.3)
     notes, hang = Notes(tmp_path), in_a_child(signal.pause)
-
-    def wait():
-        hang()
-        time.sleep(0.2)                      # the child has its chance to take one
-    together.compile_together([[notes.make(str(group), wait)] for group in range(3)], 2)
+    together.compile_together([[notes.make(str(group), hang)] for group in range(3)], 2)
     assert notes.makers() == {str(group): [str(os.getpid())] for group in range(3)}
-    assert len(said) == 1 and "said nothing for 0.3 s: what is missing (1 of their pieces of work)" in said[0]
+    assert len(said) == 1 and "said nothing for 0.3 s: what is missing (3 of their pieces of work)" in said[0]
 
 
 def test_an_error_is_raised_here():
@@ -130,3 +122,43 @@ def test_what_children_compiled_counts(monkeypatch):
     together.compile_together([[make(str(group))] for group in range(10)], 3)
     assert sorted(name for name, _ in compiling.times) == sorted(map(str, range(10)))
     assert heard == compiling.times, "each is heard of once, here"
+
+
+COLD = """
+import numpy as np
+from engine import target
+from engine.kernels import TABLE, together
+from engine.kernels.program import Program
+from engine.progress import compiling
+
+handed, hand_to = [], together._Pieces.hand_to
+
+def noted(pieces, worker):
+    hand_to(pieces, worker)
+    handed.append(pieces.busy.get(worker))
+
+together._Pieces.hand_to = noted
+a = np.random.default_rng(0).standard_normal((33, 47)).astype("f")
+b, c, d, program = np.ascontiguousarray(a.T), np.empty((33, 33), "f"), np.empty((33, 33), "f"), Program(target.cpu)
+program.add(TABLE["matmul"], [a, b], [c], TABLE["matmul"].complete({}))
+program.add(TABLE["relu"], [c], [d], {})
+program.run()
+np.testing.assert_allclose(d, np.maximum(a @ b, 0), rtol=1e-4, atol=1e-4)
+print(*sorted(name.split(".")[-1] for name, _ in compiling.times if "tiles" in name))
+print(*sorted(piece[1] for piece in handed if isinstance(piece, tuple)))
+print(len(compiling.times))
+"""
+
+
+@pytest.mark.skipif(config.DISABLE_JIT or config.NUMBA_NUM_THREADS < 2, reason="compiles by several processes")
+def test_units_are_pieces_of_work_and_compiled_once(tmp_path):
+    found = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True,
+                              env={**os.environ, "ENGINE_CACHE_DIR": str(tmp_path), "ENGINE_THREADS": "2"})
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.splitlines())
+    units = ["blocks", "copied_strips", "full_strips", "narrow_strip"]
+    assert found[0][0].split() == [f"engine_kernels_matmul_tiles_{name}" for name in units]
+    assert found[0][1].split() == units
+    assert found[1] == ["", "", "0"], "the next process has all of them from the cache"

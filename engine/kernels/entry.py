@@ -178,8 +178,8 @@ def entries_of(wanted, team=False):
 
 
 def _compile(missing, team):
-    """Compiles entries, {key: entry}; those of one module share most of their parts, so one process makes them. This
-    process begins with the runner of teams, if that is wanted: it has threads, which the others shall not start."""
+    """Compiles entries, {key: entry}; those of one module share most of their parts, so one process makes them. The
+    runner of teams, if that is wanted, is made here: it has threads, which the others shall not start."""
     groups = {}
     for (_, function), made in missing.items():
         groups.setdefault(function.__module__, []).append(made)

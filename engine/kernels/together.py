@@ -1,28 +1,30 @@
 """Entries compiled by several processes at once, each of which leaves machine code in the disk cache.
 
-Numba compiles under one lock of the process, so threads are no help. Where more than one thread may be used, a fork for
-each of them takes groups of entries, as this process does; what they made is then loaded from the cache. A forked child
-compiles and ends: it starts no threads, writes nothing but the cache and its report, and whatever it does not deliver
-(an error, a kill) is compiled here, where an error is raised as if there had been no child.
+Numba compiles under one lock of the process, so threads are no help. Where more than one thread may be used, so many
+forks, the workers, compile what this process hands out, a piece at a time; what they made is then loaded from the
+cache. A worker compiles and ends: it starts no threads, runs nothing it made, writes nothing but the cache and its
+reports, and whatever it does not deliver (an error, a kill) is compiled here, where an error is raised as if there had
+been no worker.
 
-The groups are numbers in a pipe, one byte each: whoever is free reads the next.
+A worker that meets a unit which is not in the cache says so and goes on, for a caller needs no more than its symbol: so
+a unit, and what it calls in turn, become pieces for whoever is free.
 """
 import contextlib
-import json
+import importlib
 import os
-import select
 import signal
 import sys
 import warnings
+from collections import deque
 
 from numba.core.compiler_lock import global_compiler_lock
 
+from engine.kernels.simd.units import others
 from engine.progress import compiling, notice
 
-MOST = 255                                   # groups: a number is a byte
 # Later an OpenMP that was asked to bind threads (OMP_PROC_BIND) binds this one, and with it what it forks, to one core.
 CORES = os.sched_getaffinity(0) if sys.platform == "linux" else None
-PATIENCE = 60                                # seconds without a report from any child, after which they are given up
+PATIENCE = 60                                # seconds without a report from any worker, after which they are given up
 
 
 def can_share():
@@ -31,102 +33,127 @@ def can_share():
 
 
 def compile_together(groups, processes, own=None):
-    """Calls every function of `groups`, a list of lists, here or in a fork; each compiles and caches one entry.
+    """Calls every function of `groups`, a list of lists, in a fork or here; each compiles and caches one entry.
 
-    What stands in one group is compiled by one process, in its order. `own`: what this process does first.
+    What stands in one group is compiled by one process, in its order. `own`: what this process does meanwhile.
     """
-    shared, rest = groups[:MOST], groups[MOST:]
-    own = own or (lambda: None)
-    children = min(processes, len(shared)) - 1
-    if children < 1 or not can_share():
+    own, done = own or (lambda: None), set()
+    if min(processes, len(groups)) < 2 or not can_share():
         own()
-        shared, rest = [], groups
     else:
-        todo, reports, pids = _start(shared, children)
+        pieces, workers = _Pieces(len(groups)), {}
         try:
+            for _ in range(processes):
+                connection, pid = _start(groups, workers)
+                workers[connection] = pid
+                pieces.hand_to(connection)
             own()
-            done = _work(todo, shared)
-            done |= _collect(reports, len(shared) - len(done))
+            done = pieces.collected()
         finally:
-            os.close(todo)
-            os.close(reports)
-            _end(pids)
-        rest = [group for number, group in enumerate(shared) if number not in done] + rest
-    for make in (make for group in rest for make in group):
-        make()
+            _end(workers)
+    for number, group in enumerate(groups):
+        for make in group if number not in done else ():
+            make()
 
 
-def _start(groups, children):
-    """(the pipe of numbers, the pipe of reports, the processes)"""
-    todo, given = os.pipe()
-    reports, told = os.pipe()
-    os.write(given, bytes(range(len(groups))))
-    os.close(given)
-    pids = []
-    try:
-        with global_compiler_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")              # that this process has threads, which the child does not need
-            for _ in range(children):
-                pid = os.fork()
-                if pid == 0:
-                    _child(todo, groups, told)
-                pids.append(pid)
-    finally:
-        os.close(told)
-    return todo, reports, pids
+class _Pieces:
+    """What has to be compiled: numbers of groups, and units as (module, name, argument types)."""
+
+    def __init__(self, groups):
+        self.groups = groups
+        self.todo, self.known = deque(range(groups)), set(range(groups))
+        self.idle, self.busy = [], {}        # workers; of a busy one, its piece
+
+    def hand_to(self, worker):
+        if not self.todo:
+            self.idle.append(worker)
+            return
+        piece = self.todo.popleft()
+        with contextlib.suppress(BrokenPipeError):       # it has ended, which is seen when it is waited for
+            worker.send(piece)
+        self.busy[worker] = piece
+
+    def collected(self):
+        """Hands out pieces until all are done, or nobody is left to do them; the numbers of the groups that are."""
+        from multiprocessing.connection import wait
+        done, why = set(), ""
+        while self.busy:
+            ready = wait(list(self.busy), PATIENCE)
+            if not ready:
+                break
+            for worker in ready:
+                try:
+                    kind, *said = worker.recv()
+                except EOFError:             # it has ended
+                    del self.busy[worker]
+                    continue
+                if kind == "unit":
+                    self._add(said[0])
+                elif kind == "error":
+                    why = f" (one of them: {said[0]})"
+                else:
+                    done.add(self.busy.pop(worker))
+                    for name, seconds in said[0]:
+                        compiling.note(name, seconds)
+                    self.hand_to(worker)
+        missing = self.groups - sum(isinstance(piece, int) for piece in done)
+        if missing:
+            notice(f"processes that compile have ended or said nothing for {PATIENCE} s{why}: what is missing "
+                   f"({missing} of their pieces of work) is compiled here, one by one")
+        return done
+
+    def _add(self, unit):
+        """A unit comes next: it may need others."""
+        if unit not in self.known:
+            self.known.add(unit)
+            self.todo.appendleft(unit)
+            if self.idle:
+                self.hand_to(self.idle.pop())
 
 
-def _child(todo, groups, told):
+def _start(groups, workers):
+    """(the connection to a new worker, its process)"""
+    from multiprocessing import Pipe
+    connection, other = Pipe()
+    with other, global_compiler_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")                  # that this process has threads, which the worker does not need
+        pid = os.fork()
+        if pid == 0:
+            for held in (connection, *workers):          # else it would not see this process end
+                held.close()
+            _work(other, groups)
+    return connection, pid
+
+
+def _work(connection, groups):
+    """A worker: makes pieces as they come, until this process ends it."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         compiling.each = None                # the parent hears of it
         os.sched_setaffinity(0, CORES)
-        _work(todo, groups, told)
+        others.asked = lambda *unit: connection.send(("unit", unit))
+        while True:
+            piece, before = connection.recv(), len(compiling.times)
+            if isinstance(piece, int):
+                for make in groups[piece]:
+                    make()
+            else:
+                module, name, types = piece
+                getattr(importlib.import_module(module), name).make(types)
+            connection.send(("done", compiling.times[before:]))
+    except EOFError:
+        pass
     except BaseException as error:           # what it took is made by the parent, which raises what is raised again
-        os.write(told, (json.dumps([None, f"{type(error).__name__}: {error}"[:300]]) + "\n").encode())
+        with contextlib.suppress(OSError):
+            connection.send(("error", f"{type(error).__name__}: {error}"[:300]))
     finally:
         os._exit(0)                          # no clean-up: all that is open belongs to the parent
 
 
-def _work(todo, groups, told=None):
-    """Makes groups as long as there are any; the numbers of those made. Each is reported to `told`."""
-    done = set()
-    while number := os.read(todo, 1):
-        before = len(compiling.times)
-        for make in groups[number[0]]:
-            make()
-        done.add(number[0])
-        if told is not None:
-            line = json.dumps([number[0], compiling.times[before:]]) + "\n"
-            os.write(told, line.encode())
-    return done
-
-
-def _collect(reports, expected):
-    """Waits for the children's reports; the numbers of the groups that they made."""
-    done, text, why = set(), b"", ""
-    while len(done) < expected and select.select([reports], [], [], PATIENCE)[0]:
-        part = os.read(reports, 1 << 16)
-        if not part:
-            break                            # all children have ended
-        *lines, text = (text + part).split(b"\n")
-        for number, said in map(json.loads, lines):
-            if number is None:
-                why = f" (one of them: {said})"
-                continue
-            done.add(number)
-            for name, seconds in said:
-                compiling.note(name, seconds)
-    missing = expected - len(done)
-    if missing:
-        notice(f"processes that compile have ended or said nothing for {PATIENCE} s{why}: what is missing "
-               f"({missing} of their pieces of work) is compiled here, one by one")
-    return done
-
-
-def _end(pids):
-    for pid in pids:
+def _end(workers):
+    for connection, pid in workers.items():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
+        connection.close()

@@ -8,11 +8,13 @@ is loaded (`reload_init`): here, loading the unit, or compiling it where the cac
 What a unit should not know at its compile time, a formula above all, is a *hook*: the address of a function that the
 caller has inside.
 """
+import ctypes
 import functools
 import importlib
 
 from llvmlite import binding, ir
-from numba.core import cgutils, compiler, itanium_mangler, types, typing
+from numba.core import cgutils, compiler, funcdesc, itanium_mangler, types, typing
+from numba.core.caching import NullCache
 from numba.extending import intrinsic
 
 from engine.kernels.cache import alone, cache_of
@@ -35,14 +37,40 @@ class _Symbols(Ingredients):
         return binding.parse_assembly("")
 
 
+class _Others:
+    """In a process that compiles for another one: who is told of a unit (module, name, argument types) that it meets
+    and leaves to whoever is free. What it compiles itself is never run there."""
+    asked = None
+
+
+others = _Others()
+
+
 class _UnitCompiler(PartCompiler):
 
     def _compile_core(self, args, return_type):
+        """What callers need: the types, the symbol and what is to be done before they are loaded."""
         context, function = self.targetdescr.target_context, self.py_func
-        name = f"{function.__module__}.{function.__qualname__}"
-        symbol = itanium_mangler.mangle(name, args)
-        cache, signature = cache_of(function), typing.signature(types.none, *args)
+        symbol = symbol_of(function, args)
+        address = self.address(symbol, args)
+        if address is None:
+            others.asked(function.__module__, function.__qualname__, args)
+            address = ctypes.cast(ctypes.pythonapi.abort, ctypes.c_void_p).value
+        binding.add_symbol(symbol, address)
+        symbols = _Symbols(context.codegen(), symbol)
+        symbols._reload_init.add(functools.partial(_load, function.__module__, function.__qualname__, args))
+        key, known = object(), funcdesc.ExternalFunctionDescriptor(symbol, types.none, args)
+        context.insert_user_function(key, known, [symbols])
+        return compiler.compile_result(signature=typing.signature(types.none, *args), fndesc=known, library=symbols,
+                                       entry_point=key, objectmode=False)
+
+    def address(self, symbol, args, left=True):
+        """Where the unit's machine code is, from the cache or compiled now; None if it is `left` to others."""
+        cache, name = cache_of(self.py_func), f"{self.py_func.__module__}.{self.py_func.__qualname__}"
+        signature, context = typing.signature(types.none, *args), self.targetdescr.target_context
         made = cache.load_overload(signature, context)
+        if made is None and left and others.asked and not isinstance(cache, NullCache):
+            return None
         if made is None:
             with alone(name):
                 made = cache.load_overload(signature, context)           # by another process meanwhile?
@@ -50,12 +78,7 @@ class _UnitCompiler(PartCompiler):
                     with compiling.of(name.replace(".", "_")):
                         made = self._compile_unit(symbol, args)
                         cache.save_overload(signature, made)
-        binding.add_symbol(symbol, made.library.get_pointer_to_function(symbol))
-        symbols = _Symbols(context.codegen(), symbol)
-        symbols._reload_init.add(functools.partial(_load, function.__module__, function.__qualname__, args))
-        key = object()
-        context.insert_user_function(key, made.fndesc, [symbols])
-        return made._replace(entry_point=key)
+        return made.library.get_pointer_to_function(symbol)
 
     def _compile_unit(self, symbol, args):
         context = self.targetdescr.target_context
@@ -72,6 +95,10 @@ class _UnitCompiler(PartCompiler):
         return made
 
 
+def symbol_of(function, args):
+    return itanium_mangler.mangle(f"{function.__module__}.{function.__qualname__}", args)
+
+
 def _load(module, name, args):
     """Makes the symbol of a unit known; called by Numba before it loads code that needs it."""
     getattr(importlib.import_module(module), name).compile(args)
@@ -80,6 +107,10 @@ def _load(module, name, args):
 class Unit(Part):
     """See the module's text. A unit returns nothing, and no argument is a formula."""
     compiler = _UnitCompiler
+
+    def make(self, args):
+        """Leaves the unit for these argument types in the cache."""
+        self._compiler.address(symbol_of(self.py_func, args), args, left=False)
 
 
 def unit(function):
