@@ -111,6 +111,7 @@ ONLY = [
     ("open", {"saving.py", "torch_file.py", "callbacks.py", "kernels/cache.py", "kernels/emulator/cache.py"}),
     ("print", {"progress.py", "__main__.py"}),
     ("prange", {"kernels/team.py"}),
+    ("on_threads", {"kernels/team.py"}),
 ]
 
 

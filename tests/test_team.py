@@ -10,6 +10,7 @@ from engine.kernels.op import Op, flat, same
 from engine.kernels.program import Program, prepare
 from engine.kernels.shares import most
 from engine.kernels.simd import part
+from engine.kernels.simd.region import on_threads
 from engine.kernels.split import span
 
 pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="programs are data where they are compiled")
@@ -61,6 +62,43 @@ def test_each_task_is_done_once_and_in_its_turn(chain, rounds):
     made, arrays = chain
     made.run(rounds)
     np.testing.assert_array_equal(arrays, expected(rounds))
+
+
+@pytest.mark.skipif(config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+@pytest.mark.parametrize("openmp", [True, False])
+def test_threads_come_from_openmp_or_any_layer_of_numba(chain, monkeypatch, openmp):
+    made, arrays = chain
+    threads = entry._Threads()
+    threads.set(2)
+    threads._launch()
+    if openmp and not (threads.layer() == "omp" and entry.find_openmp()):
+        pytest.skip("no OpenMP with an entry point of this name")
+    monkeypatch.setattr(entry, "find_openmp", lambda: openmp)
+    threads.run(made._table, 300)
+    runner, = threads._runners.values()
+    assert runner.py_func is (team.run_on_openmp if openmp else team.run_parallel)
+    np.testing.assert_array_equal(arrays, expected(300))
+
+
+@njit
+def numbers_of(count, numbers):
+    on_threads(note_number, count, (numbers,))
+
+
+@part
+def note_number(number, numbers):
+    numbers[number] += 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_each_number_of_a_region_comes_once(count):
+    entry.threads._launch()
+    if not (entry.threads.layer() == "omp" and entry.find_openmp()):
+        pytest.skip("no OpenMP with an entry point of this name")
+    numbers = np.zeros(5, np.int64)
+    for _ in range(10):
+        numbers_of(count, numbers)
+    np.testing.assert_array_equal(numbers, [10] * count + [0] * (5 - count))
 
 
 @pytest.mark.parametrize("members", [1, 2, 3, 5])

@@ -10,7 +10,7 @@ bits. Entries are compiled as `cfunc` does and cached on disk; formulas are comp
 (`engine/kernels/simd/units.py`) are called by their symbols. A **program** is a table with one row per call (entry
 address, block address, tasks, grains); `run` works through it without any Python in between.
 
-Everything parallel in the engine is the one `prange` in `run_parallel`: a program is one region of threads. Which task
+Everything parallel in the engine is the one region of `team.py`: a program is one region of threads. Which task
 computes what depends on shapes, the kernel's own split and, where shares may be unequal, on how fast each core is; but
 a split never changes the order of a sum: so results are the same bits for any number of threads and any shares.
 """
@@ -37,7 +37,8 @@ from engine.errors import EngineError
 from engine.kernels.cache import cache_of
 from engine.kernels.simd.host import VECTOR_BYTES
 from engine.kernels.simd.parts import pipeline_of
-from engine.kernels.team import run_parallel, run_serial
+from engine.kernels.simd.region import find_openmp
+from engine.kernels.team import run_on_openmp, run_parallel, run_serial
 from engine.kernels.together import compile_together
 from engine.progress import compiling, notice
 
@@ -297,7 +298,8 @@ class _Threads:
         else:
             self._launch()
             given += types.int64, types.int64
-            made = njit(nogil=True, parallel=True)(run_parallel)
+            direct = self.layer() == "omp" and find_openmp()
+            made = njit(nogil=True)(run_on_openmp) if direct else njit(nogil=True, parallel=True)(run_parallel)
         made._cache = cache_of(made.py_func)
         started = time.perf_counter()
         made.compile(types.void(*given))

@@ -19,6 +19,7 @@ from numba import prange
 
 from engine.kernels.shares import WHOLE, cut_at, share_of, with_share
 from engine.kernels.simd.parts import part
+from engine.kernels.simd.region import on_threads
 from engine.kernels.simd.shared import (
     claimed,
     put_real_at,
@@ -166,15 +167,32 @@ def _follow(program, board, member, members):
             shared_store(board, member * ROW + DONE, now)
 
 
-def run_parallel(program, rounds, members, speeds):
-    """As `run_serial`, with the tasks of a call spread over a team of so many of numba's threads. `speeds`: the address
-    of float64, how fast each member was lately, about 1 (an array more would take Numba half a second)."""
-    board = np.empty(members * ROW, np.int64)
+@part
+def _work(member, program, rounds, board, members, speeds):
+    if member == 0:
+        _lead(program, rounds, board, members, speeds)
+    else:
+        _follow(program, board, member, members)
+
+
+@part
+def _clear(board, members):
     for member in range(members):
         board[member * ROW + CLAIMED] = board[member * ROW + DONE] = 0
+
+
+def run_on_openmp(program, rounds, members, speeds):
+    """As `run_serial`, with the tasks of a call spread over a team of so many threads. `speeds`: the address of
+    float64, how fast each member was lately, about 1 (an array more would take Numba half a second)."""
+    board = np.empty(members * ROW, np.int64)
+    _clear(board, members)
+    on_threads(_work, members, (program, rounds, board, members, speeds))
+
+
+def run_parallel(program, rounds, members, speeds):
+    """As `run_on_openmp`, with any threading layer of numba's."""
+    board = np.empty(members * ROW, np.int64)
+    _clear(board, members)
     use_threads(members)
     for member in prange(members):
-        if member == 0:
-            _lead(program, rounds, board, members, speeds)
-        else:
-            _follow(program, board, member, members)
+        _work(member, program, rounds, board, members, speeds)
