@@ -4,6 +4,7 @@ A region of numba's `prange` takes 1.5 us longer: it packs its arguments for any
 The threads are the same, those of the library behind numba's own layer.
 """
 import ctypes
+import os
 
 from llvmlite import binding, ir
 from numba import types
@@ -14,6 +15,7 @@ from engine.kernels.simd.parts import as_part
 from engine.kernels.simd.tile_type import I32, I64
 
 REGION, NUMBER = "engine_region", "engine_thread_number"     # their names in machine code
+SYMBOLS = {REGION: "GOMP_parallel", NUMBER: "omp_get_thread_num"}
 ANY = ir.IntType(8).as_pointer()
 
 
@@ -21,14 +23,15 @@ def find_openmp():
     """Makes the entry point known to machine code; False where numba's OpenMP has none by this name (GNU's and, on most
     systems, LLVM's have it). Before code with `on_threads` is loaded."""
     from numba.np.ufunc import omppool
-    library = ctypes.CDLL(omppool.__file__)              # finds what this one is linked with, too
-    try:
-        found = {REGION: library.GOMP_parallel, NUMBER: library.omp_get_thread_num}
-    except AttributeError:
-        return False
-    for name, function in found.items():
-        binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
-    return True
+    # As for numba's own calls, an OpenMP that another package has loaded for all comes before the one that this is
+    # linked with: two of them would have threads of their own, bound to the same cores.
+    for library in (None, omppool.__file__) if os.name == "posix" else (omppool.__file__,):
+        loaded = ctypes.CDLL(library)
+        if all(hasattr(loaded, name) for name in SYMBOLS.values()):
+            for name, symbol in SYMBOLS.items():
+                binding.add_symbol(name, ctypes.cast(getattr(loaded, symbol), ctypes.c_void_p).value)
+            return True
+    return False
 
 
 @intrinsic
