@@ -75,7 +75,7 @@ def test_threads_come_from_openmp_or_any_layer_of_numba(chain, monkeypatch, open
         pytest.skip("no OpenMP with an entry point of this name")
     monkeypatch.setattr(entry, "find_openmp", lambda: openmp)
     threads.run(made._table, 300)
-    runner, = threads._runners.values()
+    runner, = threads._made
     assert runner.py_func is (team.run_on_openmp if openmp else team.run_parallel)
     np.testing.assert_array_equal(arrays, expected(300))
 

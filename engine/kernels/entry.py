@@ -251,7 +251,7 @@ class _Threads:
     def __init__(self):
         self.count = None
         self.forked = False
-        self._runners = {}
+        self._runners, self._made = {}, []   # what is called; the dispatchers, which keep it alive
         self._team = None                    # whether there may be several threads, until that or the process changes
         self._one_at_a_time = None
         self._speeds = np.ones(config.NUMBA_NUM_THREADS)        # of the members of a team, as last seen
@@ -302,11 +302,11 @@ class _Threads:
             made = njit(nogil=True)(run_on_openmp) if direct else njit(nogil=True, parallel=True)(run_parallel)
         made._cache = cache_of(made.py_func)
         started = time.perf_counter()
-        made.compile(types.void(*given))
+        called = made.compile(types.void(*given))        # itself: the dispatcher would ask for the types every time
         if not made.stats.cache_hits:
             compiling.add(f"runner ({kind})", started)
-        made.disable_compile()
-        return made
+        self._made.append(made)
+        return called
 
     def _launch(self):
         """Starts numba's threads. Code with `prange` that was loaded from the cache before that would crash."""

@@ -190,6 +190,9 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
     coming = 2 * width if beside_row % SAME_SETS == 0 else ROWS * beside_row
     while i < rows:
         height, panels = next_panels(rows - i)
+        back = steps_back(rows, i, height, LOW, before_row)
+        if back > 0:
+            a, i, height, panels = a + -back * a_row, i - back, LOW, 1
         for _ in range(panels):
             at, of, to, done = (a, a_row, a_col, lines, a_line), (b, ldb, b_strip), (c + i * ldc, ldc), 0
             since, soon = (before + i * before_row, before_row, before_col), (b + far, ldb, b_strip)
@@ -283,6 +286,9 @@ def narrow_strip(rows, cols, kc, left, right, out, start, end):
     soon, i, lanes = (right[0] + AHEAD * right[1], right[1], 0), 0, lanes_of(c)
     while i < rows:
         height, panels = next_panels(rows - i)
+        back = steps_back(rows, i, height, TALL, before_row)
+        if back > 0:
+            a, i, height, panels = a + -back * a_row, i - back, TALL, 1
         for _ in range(panels):
             together = height if height >= TALL else 1
             for r in range(i, i + height, together):
@@ -297,6 +303,15 @@ def narrow_strip(rows, cols, kc, left, right, out, start, end):
             ended(end, height, cols, c + i * ldc, ldc, i)
             a += height * a_row
             i += height
+
+
+@part
+def steps_back(rows, i, height, low, before_row):
+    """How many rows before i a panel of `low` rows begins that is the last one and takes the place of lower ones, which
+    would wait for their own additions: some rows are computed twice, with the same result. 0: there are not so many, or
+    sums start from what C holds."""
+    back = low - (rows - i)
+    return back if height < low and 0 < back <= i and before_row == 0 else 0
 
 
 @part
