@@ -25,6 +25,7 @@ from engine.kernels.conv.patches import patches
 from engine.kernels.conv.phases import phase_of, taps_before, turn_weights
 from engine.kernels.conv.winograd import convolve_tiles, weight_tiles
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
+from engine.kernels.matmul.packing import least, pack_panels, padded, panel_values
 from engine.kernels.matmul.tiles import (
     AHEAD,
     PACKED_AHEAD,
@@ -33,12 +34,8 @@ from engine.kernels.matmul.tiles import (
     block_strips,
     finish,
     full_strips,
-    least,
     moved,
     narrow_strip,
-    pack_panels,
-    padded,
-    panel_values,
 )
 from engine.kernels.simd import ROWS, hook, lanes_of, part, pointer, tile, tile_load, tile_store, unit
 from engine.kernels.split import number_of, place_of, span

@@ -6,7 +6,8 @@ from engine.kernels.conv.lines import add_chunks, sums_of_chunks
 from engine.kernels.conv.patches import patches
 from engine.kernels.conv.winograd import sum_tiles, weights_of_sums
 from engine.kernels.matmul.cpu import UNIT, task_rectangle, zeros
-from engine.kernels.matmul.tiles import WIDE, least, panel_values
+from engine.kernels.matmul.packing import least, panel_values
+from engine.kernels.matmul.tiles import WIDE
 from engine.kernels.simd import lanes_of, part, pointer
 from engine.kernels.split import number_of, place_of, span
 

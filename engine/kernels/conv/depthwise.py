@@ -6,7 +6,8 @@ the channels of x are not those of y, and plain loops do it.
     y[n, i, j, ch]  = f(start + sum of x[n, i sh - top + r dh, j sw - left + s dw, ch // multiplier] w[r, s, 0, ch])
 """
 from engine.kernels.conv.patches import clamp
-from engine.kernels.matmul.tiles import ended, least
+from engine.kernels.matmul.packing import least
+from engine.kernels.matmul.tiles import ended
 from engine.kernels.simd import lanes_of, part, pointer, tile, tile_fma, tile_load, tile_store
 from engine.kernels.split import span
 

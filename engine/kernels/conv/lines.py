@@ -23,7 +23,8 @@ what all of them see with all their gradients, and of the sums those count that 
 """
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
 from engine.kernels.conv.phases import phase_of, reach_of, taps_before
-from engine.kernels.matmul.tiles import AHEAD, TALL, ended, full_strips, least, narrow_strip, padded
+from engine.kernels.matmul.packing import least, padded
+from engine.kernels.matmul.tiles import AHEAD, TALL, ended, full_strips, narrow_strip
 from engine.kernels.simd import (
     ROWS,
     VECTORS,

@@ -8,7 +8,8 @@ s c values of a kernel row are one run. An image belongs to one task: sums have 
 """
 from engine.kernels.conv.patches import zero_values
 from engine.kernels.conv.winograd import at_place
-from engine.kernels.matmul.tiles import AHEAD, ended, least, moved
+from engine.kernels.matmul.packing import least
+from engine.kernels.matmul.tiles import AHEAD, ended, moved
 from engine.kernels.simd import lanes_of, part, tile, tile_load, tile_store
 from engine.kernels.split import span
 

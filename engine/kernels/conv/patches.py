@@ -8,7 +8,7 @@ group has all channels, the values of a kernel row lie side by side in the image
     window  s (kernel columns), channels of the group, taps in a run, stride, padding before, dilation (rows, columns)
     grid    p, q: rows and columns of the output
 """
-from engine.kernels.matmul.tiles import least
+from engine.kernels.matmul.packing import least
 from engine.kernels.simd import lanes_of, part, tile, tile_load, tile_store
 
 TOGETHER = 4                                 # vectors of a long run that are copied at once

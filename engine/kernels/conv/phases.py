@@ -2,7 +2,7 @@
 ("phases"), each a convolution of stride 1 of dy with those taps of w that reach it: nothing is scattered, every value
 is one sum.
 """
-from engine.kernels.matmul.tiles import copy_transposed, least, padded
+from engine.kernels.matmul.packing import copy_transposed, least, padded
 from engine.kernels.simd import lanes_of, part, pointer
 from engine.kernels.split import span
 

@@ -22,17 +22,8 @@ A block of tiles at a time goes through all three steps while it stays in a cach
 import numpy as np
 
 from engine.kernels.conv.patches import clamp, copy_values, zero_values
-from engine.kernels.matmul.tiles import (
-    AHEAD,
-    SPREAD,
-    copy_transposed,
-    ended,
-    full_strips,
-    least,
-    moved,
-    narrow_strip,
-    padded,
-)
+from engine.kernels.matmul.packing import copy_transposed, least, padded
+from engine.kernels.matmul.tiles import AHEAD, SPREAD, ended, full_strips, moved, narrow_strip
 from engine.kernels.simd import (
     broadcast,
     lanes_of,

@@ -157,7 +157,8 @@ def block(m, n, k, transpose_a, transpose_b, dtype, tasks, rows_only=False):
         if kc < k:                           # of a sum over many rows, A's panels and B's block share half of L2
             beside = least(ceil(m, m_tasks), 42 * ROWS) + ceil(strips, n_tasks) * width
             kc = near_equal(k, max(128, min(kc, l2 // 2 // (beside * size))))
-    ns = min(most(strips, n_tasks), max(1, l2 // 2 // (kc * width * size)))
+    near = cache_bytes(1) // 2 // (width * size) if m == 1 else l2 // 2 // (kc * width * size)      # one row: C, not B
+    ns = min(most(strips, n_tasks), max(1, near))
     # a strip of B in L2 meets many panels of A, even where those come from afar: one after the other, as they lie;
     # copied panels are written shortly before they are read
     mc = near_equal(most(m, m_tasks), max(42 * ROWS, 0 if copies else l2 // 2 // (kc * size) // ROWS * ROWS))

@@ -19,7 +19,8 @@ from engine.kernels.matmul.blocking import (
     plan_slope,
 )
 from engine.kernels.matmul.few_rows import rows_by_dots, turned
-from engine.kernels.matmul.tiles import WIDE, finish, least, rectangle
+from engine.kernels.matmul.packing import least
+from engine.kernels.matmul.tiles import WIDE, finish, rectangle
 from engine.kernels.simd import lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import number_of, place_of, span
 

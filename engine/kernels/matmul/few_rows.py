@@ -2,7 +2,8 @@
 
 Operands and formulas as in `tiles.py`.
 """
-from engine.kernels.matmul.tiles import LOW, WIDE, finish, least, padded, rectangle
+from engine.kernels.matmul.packing import least, padded
+from engine.kernels.matmul.tiles import LOW, WIDE, finish, rectangle
 from engine.kernels.simd import (
     column_sum,
     lanes_of,

@@ -17,6 +17,8 @@ one.
 
 An operand is a tuple: a pointer, then distances in elements. `f` and `slope` are formulas or None.
 """
+from engine.kernels.matmul.one_row import one_row
+from engine.kernels.matmul.packing import copy_transposed, least, pack_panels, pack_transposed, panel_values
 from engine.kernels.simd import (
     HEIGHTS,
     ROWS,
@@ -29,17 +31,15 @@ from engine.kernels.simd import (
     part,
     prefetch,
     prefetch_to_write,
-    square_tile,
     tile,
     tile_load,
     tile_store,
-    transpose,
     unit,
 )
 
 BEFORE, ON_THE_WAY = 1, 2                    # how B is packed (0: not at all)
 ALONE, FIRST, LATER = 0, 1, 2                # of calls with the same B
-WIDE = 8                                     # vectors of a tile of one row: as many chains as the adders can hide
+WIDE = 8                                     # vectors of partial sums of a dot product, and of zeros to start from
 TALL = max(h for h in HEIGHTS if h <= 8)     # a tile of one vector with fewer rows waits for its own additions
 LOW = 4                                      # rows of a low panel: as fast as one of two
 AHEAD, PACKED_AHEAD = 8, 64                  # rows of B asked for before they are used
@@ -49,17 +49,6 @@ SPREAD = 96                                  # rows of A over which the request 
 SAME_SETS = 256                              # a row of C of a multiple of so many values: its panels meet in a cache
 FEW = 2048                                   # k steps x strips up to which tiles ask for A's next panel, not for B
 SHORT, SHORTEST, NEAR = 64, 16, 256          # k steps and k steps x strips: where C is asked for (`is_short`)
-
-
-@part
-def least(x, y):
-    return x if x < y else y                 # noqa: FURB136 (Numba compiles `min` as a function of its own)
-
-
-@part
-def padded(n, step):
-    """n rounded up to a multiple of step."""
-    return (n + step - 1) // step * step
 
 
 @part
@@ -171,7 +160,7 @@ def outer_rows(rows, columns, a, a_row, b, out, start):
 @unit
 def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, packed_strip):
     """A block of A times full strips of B. With `packed_strip` > 0 the first panel packs B on its way, for the others;
-    a single row reads strips of WIDE vectors. `ahead`: how far behind a step's values of B lies what it asks the memory
+    a single row reads B as it lies. `ahead`: how far behind a step's values of B lies what it asks the memory
     for; over how many rows of A this is spread (the next strips, for all panels of these), or 0: every panel asks for
     as much as it reads. `end`: see `ended`."""
     a, a_row, a_col, lines, a_line = left
@@ -194,7 +183,7 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
         if back > 0:
             a, i, height, panels = a + -back * a_row, i - back, LOW, 1
         for _ in range(panels):
-            at, of, to, done = (a, a_row, a_col, lines, a_line), (b, ldb, b_strip), (c + i * ldc, ldc), 0
+            at, of, to = (a, a_row, a_col, lines, a_line), (b, ldb, b_strip), (c + i * ldc, ldc)
             since, soon = (before + i * before_row, before_row, before_col), (b + far, ldb, b_strip)
             if i < spread:
                 soon = b + (far + least(i, spread - height) * kc // spread * ldb), ldb * height // spread, b_strip
@@ -210,16 +199,10 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
                 by_rows(tiles, height, ROWS, ROWS,
                         (2, strips, kc, None, at, of, to, since, soon, then, packed, packed_strip))
                 b, ldb, b_strip, far = packed, width, packed_strip, PACKED_AHEAD * width
-                done = strips
             elif height == 1 and b_strip == width:
-                wide = strips * 2 // WIDE
-                by_rows(tiles, height, 1, 1, (WIDE, wide, kc, None, at, (b, ldb, WIDE // 2 * width), to, since,
-                                              (b + far, ldb, WIDE // 2 * width), then, None, 0))
-                done = wide * (WIDE // 2)
-            if done < strips:
-                of, soon = (b + done * b_strip, ldb, b_strip), (soon[0] + done * soon[2], soon[1], soon[2])
-                to, since = (to[0] + done * width, ldc), (since[0] + done * width * before_col, before_row, before_col)
-                by_rows(tiles, height, 1, ROWS, (2, strips - done, kc, None, at, of, to, since, soon, then, None, 0))
+                one_row(strips * width, kc, at, of, to[0], since)
+            else:
+                by_rows(tiles, height, 1, ROWS, (2, strips, kc, None, at, of, to, since, soon, then, None, 0))
             ended(end, height, strips * width, c + i * ldc, ldc, i)
             a += height * a_row
             i += height
@@ -430,46 +413,3 @@ def blocks(m, n, k, left, right, out, start, end, wanted, series, work, kc, mc, 
                         copy_transposed(steps, n - j, b + (p * b_row + j * b_col), b_col, of[0], width)
                 narrow_strip(rows, n - j, steps, at, of, (c + (i * ldc + j), ldc),
                              (before + j * before_col, before_row, before_col), moved(closing, i, j))
-
-
-# ------------------------------------------------------------------------------------------------------------ packing
-
-
-@part
-def panel_values(kc, lanes):
-    """Values of a panel of ROWS rows that is copied turned, and of what its last vector has too much."""
-    return ROWS * padded(kc, lanes) + lanes
-
-
-@part
-def pack_panels(panels, rows, kc, a, a_row, packed, size):
-    """Panels of ROWS rows of A, of `rows` rows that it has at least, `size` values each, as `near_tiles` reads them:
-    what belongs to one k together."""
-    lanes = lanes_of(a)
-    for p in range(panels):
-        cols = lanes if ROWS <= lanes <= rows else ROWS       # a whole vector is read at once, if A has as many rows
-        copy_transposed(kc, cols, a, a_row, packed + p * size, ROWS)
-        a, rows = a + ROWS * a_row, rows - ROWS
-
-
-@part
-def copy_transposed(kc, cols, src, ld, dst, ldd):
-    """dst[k, j] = src[j, k] for j < cols, a square block in registers at a time; rows of dst up to a whole block."""
-    t, lanes = square_tile(src), lanes_of(src)
-    if cols < lanes:
-        for k in range(kc):
-            for j in range(cols):
-                dst[k * ldd + j] = src[j * ld + k]
-        return
-    for s in range(0, cols, lanes):
-        j = least(s, cols - lanes)           # the last block overlaps the one before
-        for k in range(0, kc, lanes):
-            tile_store(transpose(tile_load(t, src + (j * ld + k), ld, kc - k)), dst + (k * ldd + j), ldd)
-
-
-@part
-def pack_transposed(strips, kc, b, b_col, packed, size):
-    """Full strips of a transposed B, kc rows: rows at a distance of two vectors, `size` values a strip."""
-    width = 2 * lanes_of(b)
-    for s in range(strips):
-        copy_transposed(kc, width, b + s * width * b_col, b_col, packed + s * size, width)

@@ -12,7 +12,8 @@ import numpy as np
 from engine.kernels.matmul import cuda, matmul_shapes
 from engine.kernels.matmul.blocking import TILES, UNIT, grains, plan_matmul, plan_update
 from engine.kernels.matmul.cpu import task_rectangle, zeros
-from engine.kernels.matmul.tiles import FIRST, LATER, WIDE, blocks, least
+from engine.kernels.matmul.packing import least
+from engine.kernels.matmul.tiles import FIRST, LATER, WIDE, blocks
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand
 from engine.kernels.simd import lanes_of, part, pointer
 from engine.kernels.split import number_of

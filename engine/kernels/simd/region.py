@@ -23,6 +23,7 @@ def find_openmp():
     """Makes the entry point known to machine code; False where numba's OpenMP has none by this name (GNU's and, on most
     systems, LLVM's have it). Before code with `on_threads` is loaded."""
     from numba.np.ufunc import omppool
+
     # As for numba's own calls, an OpenMP that another package has loaded for all comes before the one that this is
     # linked with: two of them would have threads of their own, bound to the same cores.
     for library in (None, omppool.__file__) if os.name == "posix" else (omppool.__file__,):
