@@ -36,7 +36,8 @@ def run(kernel, arguments, plan, order=1, shares=None):
     garbage."""
     tasks, work, numbers = plan
     scratch = [np.full(s.shape, np.nan, s.dtype) for s in work]
-    for phase in (kernel if isinstance(kernel, tuple) else (kernel,))[:cpu.phases_of(numbers[-1])]:
+    phases = {cpu.MATMUL_PHASES: cpu.matmul_phases, cpu.DENSE_PHASES: cpu.dense_phases}
+    for phase in [kernel[i] for i in phases[kernel](numbers)] if kernel in phases else [kernel]:
         for task in (range(tasks) if shares is None else unequal(tasks, shares))[::order]:
             phase(*arguments, *scratch, *numbers, task, tasks)
 

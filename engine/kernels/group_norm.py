@@ -25,7 +25,7 @@ from engine.kernels.gpu import THREADS, blocks, cuda, kernel
 from engine.kernels.norm.cpu import joined
 from engine.kernels.norm.cuda import TALL, WIDE, column_sum, join_rows
 from engine.kernels.op import Arrangement, Cost, Op, Spec, demand, floats, share, spec
-from engine.kernels.simd.parts import part
+from engine.kernels.simd import flattened, part
 from engine.kernels.split import WARPS, chunks, row_threads, shared_sum, span
 
 FLOAT64 = np.dtype("float64")
@@ -134,7 +134,7 @@ def group_norm_grad_cpu(dy, x, gamma, mean, inverse, groups, one, dx, dgamma, db
             for j in range(c):
                 samples[i, k, j] = total[j]
         group_factors(gamma, inverse[i], samples[i], m, wide, factors)
-        flat, given, out = x[i].reshape(m * c), dy[i].reshape(m * c), dx[i].reshape(m * c)
+        flat, given, out = flattened(x[i]), flattened(dy[i]), flattened(dx[i])
         for at in range(0, m * c, line):
             to = min(m * c, at + line)
             group_gradient_line(given[at:to], flat[at:to], centre, factors[1], factors[2], factors[0], out[at:to])

@@ -10,7 +10,8 @@ one dimension), which numbers go along, how many tasks the CPU kernel is split i
     cpu:   kernel(inputs..., scalars..., outputs..., work..., blocking..., task, tasks)     @part, one task of a grid
     cuda:  launcher(inputs..., scalars..., outputs...)                                      starts the grid itself
 
-A tuple of CPU kernels is a sequence of phases with a barrier in between and the same arguments.
+A tuple of CPU kernels is a sequence of phases with a barrier in between and the same arguments; where an arrangement
+names some (`phases`), a call has and compiles these only.
 """
 import math
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class Arrangement(NamedTuple):
     tasks: int = 1
     gpu_work: tuple = ()                     # Specs of scratch arrays that the CUDA launcher gets after the outputs
     grains: int = 0                          # pieces that the tasks share by `span`, equally or not; 0: equally only
-    phases: int = 0                          # how many of the op's CPU phases this call needs; 0: all
+    phases: tuple = ()                       # which of the op's CPU phases this call needs; (): all
 
 
 class Cost(NamedTuple):

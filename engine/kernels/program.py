@@ -75,7 +75,7 @@ class Program:
         else:
             call.scratch = scratch = self._scratch(arrangement.work, work)
             arguments = (*ins, *arrangement.scalars, *outs, *scratch, *arrangement.blocking)
-            phases = op.phases[:arrangement.phases or len(op.phases)]
+            phases = [op.phases[i] for i in arrangement.phases] or op.phases
             if config.DISABLE_JIT:
                 call.functions = [_python(kernel, arguments, arrangement.tasks) for kernel in phases]
             else:

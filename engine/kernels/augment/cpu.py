@@ -5,7 +5,7 @@ import numpy as np
 
 from engine.kernels.augment import draws
 from engine.kernels.random import key_of, philox
-from engine.kernels.simd.parts import part
+from engine.kernels.simd import flattened, part
 from engine.kernels.split import span
 
 TRIES = draws.TRIES
@@ -132,7 +132,7 @@ def warp(x, numbers, edge, out, task, tasks):
     for r in range(first, first + count):
         a, b, c = np.float64(numbers[r, 0]), np.float64(numbers[r, 1]), np.float64(numbers[r, 2])
         d, e, f = np.float64(numbers[r, 3]), np.float64(numbers[r, 4]), np.float64(numbers[r, 5])
-        given, made = x[r].reshape(h * w * channels), out[r].reshape(h * w * channels)
+        given, made = flattened(x[r]), flattened(out[r])
         for i in range(h):
             for j in range(w):
                 y, z = a * i + b * j + c, d * i + e * j + f

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from engine.kernels.norm.cpu import joined
-from engine.kernels.simd.parts import part
+from engine.kernels.simd import flattened, part
 from engine.kernels.split import CHUNK, span
 
 LINE = 256                                   # values of a line of short rows
@@ -68,7 +68,7 @@ def repeat(values, first, line, c):
 def moments_of_chunks(x, parts, lines, rows, task, tasks):
     """parts[chunk] = (mean, sum of squared distances from it) of each channel; lines[task] is scratch"""
     n, c = x.shape
-    flat, total, centre = x.reshape(x.size), lines[task, 0], lines[task, 1]
+    flat, total, centre = flattened(x), lines[task, 0], lines[task, 1]
     total[:] = 0
     first, count = span(parts.shape[0], task, tasks)
     for chunk in range(first, first + count):
@@ -145,7 +145,7 @@ def normalise_line_and_add(x, mean, scale, beta, other, f, y):
 @part
 def normalise_rows(x, constants, f, y, task, tasks):
     """This task's rows of y."""
-    flat, out, c = x.reshape(x.size), y.reshape(y.size), x.shape[1]
+    flat, out, c = flattened(x), flattened(y), x.shape[1]
     first, count = span(x.shape[0], task, tasks)
     for at in range(first * c, (first + count) * c, constants.shape[1]):
         to = min((first + count) * c, at + constants.shape[1])
@@ -189,7 +189,7 @@ def join_moments_add(x, gamma, beta, old_mean, old_variance, other, momentum, ep
 @part
 def normalise_add(x, gamma, beta, old_mean, old_variance, other, momentum, epsilon, f, y, run_mean, run_variance, mean,
                   inverse, parts, totals, lines, constants, rows, task, tasks):
-    flat, more, out, c = x.reshape(x.size), other.reshape(other.size), y.reshape(y.size), x.shape[1]
+    flat, more, out, c = flattened(x), flattened(other), flattened(y), x.shape[1]
     first, count = span(x.shape[0], task, tasks)
     for at in range(first * c, (first + count) * c, constants.shape[1]):
         to = min((first + count) * c, at + constants.shape[1])
@@ -232,7 +232,7 @@ def gradient_line(dy, x, mean, scale, beta, slope, a, b, k, dx):
 def products_of_chunks(dy, x, slope, held, parts, lines, rows, task, tasks):
     """parts[chunk] = (sum of dz (x - mean), sum of dz) of each channel"""
     n, c = x.shape
-    flat, given, along, plain = x.reshape(x.size), dy.reshape(dy.size), lines[task, 0], lines[task, 1]
+    flat, given, along, plain = flattened(x), flattened(dy), lines[task, 0], lines[task, 1]
     lines[task] = 0
     first, count = span(parts.shape[0], task, tasks)
     for chunk in range(first, first + count):
@@ -247,7 +247,7 @@ def products_of_chunks(dy, x, slope, held, parts, lines, rows, task, tasks):
 @part
 def gradient_rows(dy, x, slope, held, factors, dx, task, tasks):
     """This task's rows of dx."""
-    flat, given, out, c = x.reshape(x.size), dy.reshape(dy.size), dx.reshape(dx.size), x.shape[1]
+    flat, given, out, c = flattened(x), flattened(dy), flattened(dx), x.shape[1]
     first, count = span(x.shape[0], task, tasks)
     for at in range(first * c, (first + count) * c, factors.shape[1]):
         to = min((first + count) * c, at + factors.shape[1])

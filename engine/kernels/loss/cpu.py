@@ -4,7 +4,7 @@ import math
 import numpy as np
 
 from engine.kernels import elementary
-from engine.kernels.simd.parts import part
+from engine.kernels.simd import flattened, part
 from engine.kernels.split import SUMS, span
 
 WIDE, LONG = 32, 256                         # interleaved comparisons, in rows of at least so many values
@@ -106,7 +106,7 @@ def distance_below(row, top):
 @part(disjoint=True)
 def cross_entropy(logits, labels, weights, smoothing, loss, dlogits, sums, tops, rows, task, tasks):
     number, (n, c) = logits.dtype.type, logits.shape
-    flat, slopes = logits.reshape(n * c), dlogits.reshape(n * c)
+    flat, slopes = flattened(logits), flattened(dlogits)
     on, off = number(1 - smoothing), number(smoothing / c)
     first, count = span(sums.size, task, tasks)
     for b in range(first, first + count):
@@ -148,7 +148,7 @@ def mixed_entropy(row, targets, top, log_total, on, off):
 @part(disjoint=True)
 def cross_entropy_probabilities(logits, targets, weights, smoothing, loss, dlogits, sums, tops, rows, task, tasks):
     number, (n, c) = logits.dtype.type, logits.shape
-    flat, wanted_flat, slopes = logits.reshape(n * c), targets.reshape(n * c), dlogits.reshape(n * c)
+    flat, wanted_flat, slopes = flattened(logits), flattened(targets), flattened(dlogits)
     on, off = number(1 - smoothing), number(smoothing / c)
     first, count = span(sums.size, task, tasks)
     for b in range(first, first + count):

@@ -49,7 +49,7 @@ def matmul_arrange(inputs, outputs, attributes, threads):
     tasks, work, blocking = cpu.plan_matmul(m, n, k, *flags, outputs[0].dtype, threads, chunks=True)
     return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,), flags, work, blocking, tasks,
                        cuda.parts_spec(m, n, k, outputs[0].dtype), cpu.grains(outputs[0], tasks, blocking[-1]),
-                       cpu.phases_of(blocking[-1]))
+                       cpu.matmul_phases(blocking))
 
 
 def matmul_cost(inputs, outputs, attributes):
@@ -102,7 +102,7 @@ def dense_arrange(inputs, outputs, attributes, threads, chunks=True):
     return Arrangement(tuple(s.shape for s in inputs), (outputs[0].shape,),
                        ((attributes["activation"] or LINEAR).f,), work, blocking, tasks,
                        cuda.parts_spec(n, o, i, outputs[0].dtype), cpu.grains(outputs[0], tasks, blocking[-1]),
-                       cpu.phases_of(blocking[-1]))
+                       cpu.dense_phases(blocking))
 
 
 def dense_grad(graph, node, dy):

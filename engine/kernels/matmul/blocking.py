@@ -23,7 +23,7 @@ from engine.kernels.simd import ROWS, VECTOR_BYTES, cache_bytes, lanes
 # 2 to 5 us on an idle machine, and milliseconds on a busy one, where the thread has to wait for a core.
 SERIAL_BELOW = 500_000
 UNIT = 4                                     # rows that a task has a multiple of: low panels are as fast as tall ones
-TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of `matmul_kernel`
+TILES, DOTS, TURNED, COLUMN = 0, 1, 2, 3     # the ways of a product
 COPIED_BESIDE, COPIED_FROM_ROWS = 8, 8 * ROWS               # strips of B, for an A that is not transposed; its rows
 COPIED_BY_FEW = 64                           # strips of B from which an A of few rows is copied too
 LONG_ROW = 8192                              # bytes of a row of C from which tasks do not meet in its pages
@@ -45,7 +45,7 @@ class Blocking(NamedTuple):
 
 
 def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=False, chunks=False):
-    """(tasks, Specs of the work arrays, numbers) for `matmul_kernel`; `chunks`: `matmul_chunks` is called too."""
+    """(tasks, Specs of the work arrays, numbers) for the kernels of a product; `chunks`: it may be one in chunks."""
     way, lane = TILES, lanes(np.dtype(dtype))
     if n == 1 and not transpose_a:
         way = COLUMN
@@ -65,7 +65,7 @@ def plan_matmul(m, n, k, transpose_a, transpose_b, dtype, threads, accumulate=Fa
 
 
 def plan_dense(m, n, k, dtype, threads, chunks=False):
-    """(tasks, Specs of the work arrays, numbers) for `dense_kernel`; `chunks`: `dense_chunks` is called too."""
+    """(tasks, Specs of the work arrays, numbers) for those of a dense layer; `chunks`: it may be in chunks."""
     if chunks and in_chunks(m, n, k, False, dtype):
         return plan_chunks(n, k, dtype, threads)
     return _plan(m, n, k, False, False, dtype, threads)
@@ -200,11 +200,6 @@ def turned_values(m, n, k, numbers, m_tasks, n_tasks, dtype):
     rows, columns = most(m, m_tasks) + width, most(n, n_tasks) + width
     copy = up(k * up(n, LOW), width) if n < 2 * width and n % LOW > 1 else 0       # of a B that is not transposed
     return up(columns, width) * rows + copy + work_values(columns, rows, k, numbers, 1, dtype)
-
-
-def phases_of(m_tasks):
-    """How many phases a product has."""
-    return 1 if m_tasks else 2
 
 
 def grains(c, tasks, m_tasks):

@@ -9,10 +9,10 @@ second phase adds the chunks' sums up, in order.
 from engine.kernels.matmul.blocking import (
     COLUMN,
     DOTS,
+    TILES,
     TURNED,
     UNIT,
     grains,
-    phases_of,
     plan_batched,
     plan_dense,
     plan_matmul,
@@ -24,8 +24,8 @@ from engine.kernels.matmul.tiles import WIDE, finish, rectangle
 from engine.kernels.simd import lanes_of, part, pointer, tile, tile_load, tile_store
 from engine.kernels.split import number_of, place_of, span
 
-__all__ = ["BATCHED_PHASES", "DENSE_PHASES", "MATMUL_PHASES", "SLOPE_PHASES", "UNIT", "grains", "phases_of",
-           "plan_batched", "plan_dense", "plan_matmul", "plan_slope"]
+__all__ = ["BATCHED_PHASES", "DENSE_PHASES", "MATMUL_PHASES", "SLOPE_PHASES", "UNIT", "dense_phases", "grains",
+           "matmul_phases", "plan_batched", "plan_dense", "plan_matmul", "plan_slope"]
 
 
 @part
@@ -88,39 +88,62 @@ def sum_of_chunks(n, k, work, start, f, c, kc, task, tasks):
 
 
 @part
-def matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
-                  tasks):
+def matmul_tiles(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
+                 tasks):
     """C = op(A) op(B), or C += that; op transposes where the flag is 1."""
     m, n = c.shape
     lanes = lanes_of(pointer(c))
     a_row, a_col, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
-    if m_tasks == 0:
-        chunks(n, k, (pointer(a), a_row, a_col), (pointer(b), b_row, b_col), pointer(work), kc, ns, task, tasks)
-        return
-    unit = lanes if way == TURNED else UNIT
-    i, rows, j, columns = task_rectangle(m, n, unit, task, m_tasks, tasks // m_tasks, lanes)
-    pa, pb, pc = pointer(a) + i * a_row, pointer(b) + j * b_col, pointer(c) + (i * n + j)
-    if way == DOTS:
-        rows_by_dots(rows, columns, k, pa, a_row, pb, b_col, pc, n, accumulate)
-        return
-    if way == COLUMN:                        # C.T = B.T A.T, and a column lies in memory like a row
-        rows_by_dots(1, rows, k, pointer(b), k, pa, a_row, pc, m, accumulate)
-        return
-    own = pointer(work) + work.shape[0] // tasks * number_of(task)
+    i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
+    own, pc = pointer(work) + work.shape[0] // tasks * number_of(task), pointer(c) + (i * n + j)
     start = zeros(own, lanes)
     if accumulate:
         start = pc, n, 1
-    if way == TURNED:
-        turned(rows, columns, k, (pa, a_row, a_col), (pb, b_row, b_col), (pc, n, pc), start, None, None, own,
-               own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
+    rectangle(rows, columns, k, (pointer(a) + i * a_row, a_row, a_col), (pointer(b) + j * b_col, b_row, b_col),
+              (pc, n, pc), start, None, None, own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
+
+
+@part
+def matmul_dots(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
+                tasks):
+    """The same for few rows of A and a transposed B, or for one column of a B that is not."""
+    m, n = c.shape
+    a_row, _, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
+    i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes_of(pointer(c)))
+    pa, pb, pc = pointer(a) + i * a_row, pointer(b) + j * b_col, pointer(c) + (i * n + j)
+    if way == COLUMN:                        # C.T = B.T A.T, and a column lies in memory like a row
+        rows_by_dots(1, rows, k, pointer(b), k, pa, a_row, pc, m, accumulate)
     else:
-        rectangle(rows, columns, k, (pa, a_row, a_col), (pb, b_row, b_col), (pc, n, pc), start, None, None,
-                  own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
+        rows_by_dots(rows, columns, k, pa, a_row, pb, b_col, pc, n, accumulate)
+
+
+@part
+def matmul_turned(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
+                  tasks):
+    """The same where it is best to compute C.T and to turn that."""
+    m, n = c.shape
+    lanes = lanes_of(pointer(c))
+    a_row, a_col, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
+    i, rows, j, columns = task_rectangle(m, n, lanes, task, m_tasks, tasks // m_tasks, lanes)
+    own, pc = pointer(work) + work.shape[0] // tasks * number_of(task), pointer(c) + (i * n + j)
+    start = zeros(own, lanes)
+    if accumulate:
+        start = pc, n, 1
+    turned(rows, columns, k, (pointer(a) + i * a_row, a_row, a_col), (pointer(b) + j * b_col, b_row, b_col),
+           (pc, n, pc), start, None, None, own, own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
 
 
 @part
 def matmul_chunks(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
                   tasks):
+    """The same for one row, in chunks of k: each chunk's sums, which `matmul_sum_of_chunks` adds up."""
+    a_row, a_col, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
+    chunks(c.shape[1], k, (pointer(a), a_row, a_col), (pointer(b), b_row, b_col), pointer(work), kc, ns, task, tasks)
+
+
+@part
+def matmul_sum_of_chunks(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks,
+                         task, tasks):
     """Second phase of a product in chunks: their sums."""
     start = pointer(work), 0, 0
     if accumulate:
@@ -129,12 +152,9 @@ def matmul_chunks(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, 
 
 
 @part
-def dense_kernel(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
+def dense_tiles(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
     """Y = f(X W + bias): the bias is where the sums start, f is applied before the store."""
     m, k, n, lanes = x.shape[0], x.shape[1], w.shape[1], lanes_of(pointer(y))
-    if m_tasks == 0:
-        chunks(n, k, (pointer(x), k, 1), (pointer(w), n, 1), pointer(work), kc, ns, task, tasks)
-        return
     i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
     own, py = pointer(work) + work.shape[0] // tasks * number_of(task), pointer(y) + (i * n + j)
     rectangle(rows, columns, k, (pointer(x) + i * k, k, 1), (pointer(w) + j, n, 1), (py, n, py),
@@ -143,6 +163,13 @@ def dense_kernel(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, ta
 
 @part
 def dense_chunks(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
+    """The same for one row, in chunks of k: each chunk's sums, which `dense_sum_of_chunks` adds up."""
+    k, n = w.shape
+    chunks(n, k, (pointer(x), k, 1), (pointer(w), n, 1), pointer(work), kc, ns, task, tasks)
+
+
+@part
+def dense_sum_of_chunks(x, w, bias, f, y, work, kc, mc, ns, pack_a, pack_b, m_tasks, task, tasks):
     """Second phase of a dense layer in chunks: their sums, bias and f."""
     sum_of_chunks(w.shape[1], w.shape[0], pointer(work), (pointer(bias), 0, 1), f, pointer(y), kc, task, tasks)
 
@@ -178,7 +205,20 @@ def batched_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, kc, mc, 
                   start, None, None, own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
 
 
-MATMUL_PHASES = matmul_kernel, matmul_chunks
-DENSE_PHASES = dense_kernel, dense_chunks
+MATMUL_PHASES = matmul_tiles, matmul_dots, matmul_turned, matmul_chunks, matmul_sum_of_chunks
+DENSE_PHASES = dense_tiles, dense_chunks, dense_sum_of_chunks
+PHASE_OF = {TILES: 0, DOTS: 1, COLUMN: 1, TURNED: 2}
+
+
+def matmul_phases(numbers):
+    """Which of MATMUL_PHASES a product has whose plan gives these numbers: a plan compiles no other."""
+    return (3, 4) if numbers[-1] == 0 else (PHASE_OF[numbers[1]],)
+
+
+def dense_phases(numbers):
+    """The same for DENSE_PHASES."""
+    return (1, 2) if numbers[-1] == 0 else (0,)
+
+
 SLOPE_PHASES = slope_kernel
 BATCHED_PHASES = batched_kernel

@@ -18,7 +18,8 @@ from engine.kernels.matmul import (
     matmul_cost,
     matmul_shapes,
 )
-from engine.kernels.matmul.cpu import UNIT, matmul_kernel, task_rectangle
+from engine.kernels.matmul.blocking import TILES, TURNED
+from engine.kernels.matmul.cpu import UNIT, matmul_dots, matmul_tiles, matmul_turned, task_rectangle
 from engine.kernels.matmul.tiles import WIDE, rectangle
 from engine.kernels.op import Arrangement, Op, Spec, demand, floats
 from engine.kernels.simd import lanes_of, part, pointer
@@ -63,8 +64,15 @@ def residual_kernel(x, w, bias, residual, f, y, work, kc, mc, ns, pack_a, pack_b
 def product_kernel(a, b, transpose_a, transpose_b, c, sums, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks,
                    task, tasks):
     """C = op(A) op(B)"""
-    matmul_kernel(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
-                  tasks)
+    if way == TILES:
+        matmul_tiles(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks,
+                     task, tasks)
+    elif way == TURNED:
+        matmul_turned(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks,
+                      task, tasks)
+    else:
+        matmul_dots(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks,
+                    task, tasks)
 
 
 @part(disjoint=True)

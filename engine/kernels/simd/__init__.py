@@ -27,6 +27,7 @@ Python (`plain.py`, also the place to look up what a word means) and a wrong add
 | `put(store, array, k, x)` | array[k] = x, ordinarily (`NEAR`) or past the caches (`PAST`) |
 | `tile_put(store, t, p)` | the same for a tile of one row |
 | `is_past(store)`, `stream_end()` | which of them; the wait for what was stored past the caches |
+| `flattened(array)` | the values of an array in one dimension |
 | `to_boundary(p)` | elements from p to the next address at which PAST may begin |
 | `prefetch(t, p, ld, rows)` | asks for the cache lines of the first rows of a tile like t |
 | `prefetch_to_write(t, p, ld, rows)` | the same, for lines that will be written |
@@ -70,6 +71,7 @@ if config.DISABLE_JIT:
         by_rows,
         call_hook,
         column_sum,
+        flattened,
         hook,
         is_past,
         lanes_of,
@@ -120,6 +122,7 @@ else:
     )
     from engine.kernels.simd.memory import (
         broadcast,
+        flattened,
         lanes_of,
         pointer,
         prefetch,
@@ -145,9 +148,9 @@ else:
         woven,
     )
 
-__all__ = ["HEIGHTS", "NEAR", "PAST", "ROWS", "VECTORS", "VECTOR_BYTES", "WORDS", "broadcast", "by_rows",
-           "cache_bytes", "call_hook", "column_sum", "hook", "is_past", "lanes", "lanes_of", "low_product", "lower",
+__all__ = ["HEIGHTS", "NEAR", "PAST", "ROWS", "VECTORS", "VECTOR_BYTES", "WORDS", "broadcast", "by_rows", "cache_bytes",
+           "call_hook", "column_sum", "flattened", "hook", "is_past", "lanes", "lanes_of", "low_product", "lower",
            "next_panels", "numbered", "outer_fma", "part", "pointer", "prefetch", "prefetch_inputs",
-           "prefetch_to_write", "put", "row_max", "row_sum", "square_tile", "stream_end", "swapped", "tile",
-           "tile_fma", "tile_load", "tile_map", "tile_map2", "tile_max", "tile_of_words", "tile_put", "tile_store",
-           "to_boundary", "transpose", "unit", "where_at_most", "where_equal", "where_larger", "woven"]
+           "prefetch_to_write", "put", "row_max", "row_sum", "square_tile", "stream_end", "swapped", "tile", "tile_fma",
+           "tile_load", "tile_map", "tile_map2", "tile_max", "tile_of_words", "tile_put", "tile_store", "to_boundary",
+           "transpose", "unit", "where_at_most", "where_equal", "where_larger", "woven"]

@@ -103,6 +103,23 @@ def tile_store(typing, acc, p, ld, columns=None):
 
 
 @intrinsic
+def flattened(typing, array):
+    """The values of a C-contiguous array in one dimension. (Numba's `reshape` is longer to compile than most kernels.)
+    """
+    if not (isinstance(array, types.Array) and array.layout == "C"):
+        return None
+    line = types.Array(array.dtype, 1, "C")
+
+    def codegen(context, builder, sig, args):
+        from numba.np import arrayobj  # 30 ms that only compiling needs
+        given, made = context.make_array(array)(context, builder, args[0]), context.make_array(line)(context, builder)
+        arrayobj.populate_array(made, data=given.data, shape=[given.nitems], strides=[given.itemsize],
+                                itemsize=given.itemsize, meminfo=None)
+        return made._getvalue()
+    return line(array), codegen
+
+
+@intrinsic
 def stream_end(typing):
     """Waits until what was stored past the caches is visible to all."""
     def codegen(context, builder, sig, args):

@@ -64,6 +64,10 @@ class Tile:
             return self.like(self.values / other.values)
 
 
+def flattened(array):
+    return array.reshape(-1)
+
+
 def pointer(array):
     return Pointer(array.reshape(-1), 0)
 
