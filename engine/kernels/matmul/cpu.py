@@ -88,19 +88,28 @@ def sum_of_chunks(n, k, work, start, f, c, kc, task, tasks):
 
 
 @part
-def matmul_tiles(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
-                 tasks):
-    """C = op(A) op(B), or C += that; op transposes where the flag is 1."""
+def own_part(a, b, transpose_a, transpose_b, c, work, accumulate, unit, m_tasks, task, tasks):
+    """(rows, columns and k of a task's part of C, op(A), op(B), C, where its sums start, its part of the work)"""
     m, n = c.shape
     lanes = lanes_of(pointer(c))
     a_row, a_col, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
-    i, rows, j, columns = task_rectangle(m, n, UNIT, task, m_tasks, tasks // m_tasks, lanes)
+    i, rows, j, columns = task_rectangle(m, n, unit, task, m_tasks, tasks // m_tasks, lanes)
     own, pc = pointer(work) + work.shape[0] // tasks * number_of(task), pointer(c) + (i * n + j)
     start = zeros(own, lanes)
     if accumulate:
         start = pc, n, 1
-    rectangle(rows, columns, k, (pointer(a) + i * a_row, a_row, a_col), (pointer(b) + j * b_col, b_row, b_col),
-              (pc, n, pc), start, None, None, own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
+    return ((rows, columns, k), (pointer(a) + i * a_row, a_row, a_col), (pointer(b) + j * b_col, b_row, b_col),
+            (pc, n, pc), start, own)
+
+
+@part
+def matmul_tiles(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
+                 tasks):
+    """C = op(A) op(B), or C += that; op transposes where the flag is 1."""
+    (rows, columns, k), left, right, out, start, own = own_part(a, b, transpose_a, transpose_b, c, work, accumulate,
+                                                                UNIT, m_tasks, task, tasks)
+    rectangle(rows, columns, k, left, right, out, start, None, None, own + WIDE * lanes_of(own), kc, mc, ns, pack_a,
+              pack_b)
 
 
 @part
@@ -121,16 +130,10 @@ def matmul_dots(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc
 def matmul_turned(a, b, transpose_a, transpose_b, c, work, accumulate, way, kc, mc, ns, pack_a, pack_b, m_tasks, task,
                   tasks):
     """The same where it is best to compute C.T and to turn that."""
-    m, n = c.shape
-    lanes = lanes_of(pointer(c))
-    a_row, a_col, b_row, b_col, k = operands(a, b, transpose_a, transpose_b)
-    i, rows, j, columns = task_rectangle(m, n, lanes, task, m_tasks, tasks // m_tasks, lanes)
-    own, pc = pointer(work) + work.shape[0] // tasks * number_of(task), pointer(c) + (i * n + j)
-    start = zeros(own, lanes)
-    if accumulate:
-        start = pc, n, 1
-    turned(rows, columns, k, (pointer(a) + i * a_row, a_row, a_col), (pointer(b) + j * b_col, b_row, b_col),
-           (pc, n, pc), start, None, None, own, own + WIDE * lanes, kc, mc, ns, pack_a, pack_b)
+    (rows, columns, k), left, right, out, start, own = own_part(a, b, transpose_a, transpose_b, c, work, accumulate,
+                                                                lanes_of(pointer(c)), m_tasks, task, tasks)
+    turned(rows, columns, k, left, right, out, start, None, None, own, own + WIDE * lanes_of(own), kc, mc, ns, pack_a,
+           pack_b)
 
 
 @part
