@@ -73,6 +73,12 @@ def test_every_group_is_made_once_by_one_process(tmp_path, processes):
     assert len({pid for pids in made.values() for pid in pids}) <= processes
 
 
+def test_hundreds_of_groups(tmp_path):
+    notes = Notes(tmp_path)
+    together.compile_together([[notes.make(str(group))] for group in range(258)], 2)
+    assert len(notes.makers()) == 258
+
+
 @pytest.mark.parametrize("end", [lambda: sys.exit(3), lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 1 / 0],
                          ids=["exit", "kill", "error"])
 def test_what_a_child_does_not_deliver_is_made_here(tmp_path, end, monkeypatch, request):
@@ -92,6 +98,18 @@ def test_what_a_child_does_not_deliver_is_made_here(tmp_path, end, monkeypatch, 
                                for group in range(6)], 3)
     assert notes.makers() == {str(group): [str(here)] for group in range(6)}
     assert len(said) == 1 and ("one of them: ZeroDivisionError: division" in said[0]) == ("error" in request.node.name)
+
+
+def test_a_child_that_ends_before_it_reads_its_piece(tmp_path, monkeypatch):
+    said, notes = [], Notes(tmp_path)
+    monkeypatch.setattr(together, "notice", said.append)
+
+    def end_late(connection, groups):
+        time.sleep(0.1)                      # its piece is there, and nobody reads it
+        os._exit(3)
+    monkeypatch.setattr(together, "_work", end_late)
+    together.compile_together([[notes.make(str(group))] for group in range(3)], 2)
+    assert notes.makers() == {str(group): [str(os.getpid())] for group in range(3)} and len(said) == 1
 
 
 def test_a_child_that_hangs_is_given_up(tmp_path, monkeypatch):

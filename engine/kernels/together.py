@@ -69,7 +69,7 @@ class _Pieces:
             self.idle.append(worker)
             return
         piece = self.todo.popleft()
-        with contextlib.suppress(BrokenPipeError):       # it has ended, which is seen when it is waited for
+        with contextlib.suppress(OSError):   # it has ended, which is seen when it is waited for
             worker.send(piece)
         self.busy[worker] = piece
 
@@ -84,7 +84,7 @@ class _Pieces:
             for worker in ready:
                 try:
                     kind, *said = worker.recv()
-                except EOFError:             # it has ended
+                except (EOFError, OSError):  # it has ended, OSError: before it read what it was sent
                     del self.busy[worker]
                     continue
                 if kind == "unit":
@@ -141,7 +141,7 @@ def _work(connection, groups):
                 module, name, types = piece
                 getattr(importlib.import_module(module), name).make(types)
             connection.send(("done", compiling.times[before:]))
-    except EOFError:
+    except EOFError:                         # the parent has ended
         pass
     except BaseException as error:           # what it took is made by the parent, which raises what is raised again
         with contextlib.suppress(OSError):
