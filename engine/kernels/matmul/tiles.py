@@ -160,9 +160,9 @@ def outer_rows(rows, columns, a, a_row, b, out, start):
 @unit
 def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, packed_strip):
     """A block of A times full strips of B. With `packed_strip` > 0 the first panel packs B on its way, for the others;
-    a single row reads B as it lies. `ahead`: how far behind a step's values of B lies what it asks the memory
-    for; over how many rows of A this is spread (the next strips, for all panels of these), or 0: every panel asks for
-    as much as it reads. `end`: see `ended`."""
+    a single row reads B as it lies. `ahead`: how far behind a step's values of B lies what it asks the memory for; over
+    how many rows of A this is spread (the next strips, for all panels of these), or 0: every panel asks for as much as
+    it reads. `end`: see `ended`."""
     a, a_row, a_col, lines, a_line = left
     b, ldb, b_strip = right
     c, ldc = out
@@ -179,7 +179,7 @@ def full_strips(rows, strips, kc, left, right, out, start, ahead, end, packed, p
     coming = 2 * width if beside_row % SAME_SETS == 0 else ROWS * beside_row
     while i < rows:
         height, panels = next_panels(rows - i)
-        back = steps_back(rows, i, height, LOW, before_row)
+        back = steps_back(rows - i, i, LOW, before_row)
         if back > 0:
             a, i, height, panels = a + -back * a_row, i - back, LOW, 1
         for _ in range(panels):
@@ -269,7 +269,7 @@ def narrow_strip(rows, cols, kc, left, right, out, start, end):
     soon, i, lanes = (right[0] + AHEAD * right[1], right[1], 0), 0, lanes_of(c)
     while i < rows:
         height, panels = next_panels(rows - i)
-        back = steps_back(rows, i, height, TALL, before_row)
+        back = steps_back(rows - i, i, TALL, before_row)
         if back > 0:
             a, i, height, panels = a + -back * a_row, i - back, TALL, 1
         for _ in range(panels):
@@ -289,12 +289,12 @@ def narrow_strip(rows, cols, kc, left, right, out, start, end):
 
 
 @part
-def steps_back(rows, i, height, low, before_row):
-    """How many rows before i a panel of `low` rows begins that is the last one and takes the place of lower ones, which
-    would wait for their own additions: some rows are computed twice, with the same result. 0: there are not so many, or
-    sums start from what C holds."""
-    back = low - (rows - i)
-    return back if height < low and 0 < back <= i and before_row == 0 else 0
+def steps_back(left, i, low, before_row):
+    """How many rows before i a panel of `low` rows begins that is the last one: fewer are left, and lower panels would
+    wait for their own additions. Some rows are computed twice, with the same result. 0: enough are left, there are not
+    so many before, or sums start from what C holds."""
+    back = low - left
+    return back if 0 < back <= i and before_row == 0 else 0
 
 
 @part

@@ -51,8 +51,7 @@ class _UnitCompiler(PartCompiler):
     def _compile_core(self, args, return_type):
         """What callers need: the types, the symbol and what is to be done before they are loaded."""
         context, function = self.targetdescr.target_context, self.py_func
-        symbol = symbol_of(function, args)
-        address = self.address(symbol, args)
+        symbol, address = self.symbol(args), self.address(args)
         if address is None:
             others.asked(function.__module__, function.__qualname__, args)
             address = ctypes.cast(ctypes.pythonapi.abort, ctypes.c_void_p).value
@@ -64,18 +63,25 @@ class _UnitCompiler(PartCompiler):
         return compiler.compile_result(signature=typing.signature(types.none, *args), fndesc=known, library=symbols,
                                        entry_point=key, objectmode=False)
 
-    def address(self, symbol, args, left=True):
+    @property
+    def name(self):
+        return f"{self.py_func.__module__}.{self.py_func.__qualname__}"
+
+    def symbol(self, args):
+        return itanium_mangler.mangle(self.name, args)
+
+    def address(self, args, left=True):
         """Where the unit's machine code is, from the cache or compiled now; None if it is `left` to others."""
-        cache, name = cache_of(self.py_func), f"{self.py_func.__module__}.{self.py_func.__qualname__}"
-        signature, context = typing.signature(types.none, *args), self.targetdescr.target_context
+        cache, signature = cache_of(self.py_func), typing.signature(types.none, *args)
+        context, symbol = self.targetdescr.target_context, self.symbol(args)
         made = cache.load_overload(signature, context)
         if made is None and left and others.asked and not isinstance(cache, NullCache):
             return None
         if made is None:
-            with alone(name):
+            with alone(self.name):
                 made = cache.load_overload(signature, context)           # by another process meanwhile?
                 if made is None:
-                    with compiling.of(name.replace(".", "_")):
+                    with compiling.of(self.name.replace(".", "_")):
                         made = self._compile_unit(symbol, args)
                         cache.save_overload(signature, made)
         return made.library.get_pointer_to_function(symbol)
@@ -95,10 +101,6 @@ class _UnitCompiler(PartCompiler):
         return made
 
 
-def symbol_of(function, args):
-    return itanium_mangler.mangle(f"{function.__module__}.{function.__qualname__}", args)
-
-
 def _load(module, name, args):
     """Makes the symbol of a unit known; called by Numba before it loads code that needs it."""
     getattr(importlib.import_module(module), name).compile(args)
@@ -110,7 +112,7 @@ class Unit(Part):
 
     def make(self, args):
         """Leaves the unit for these argument types in the cache."""
-        self._compiler.address(symbol_of(self.py_func, args), args, left=False)
+        self._compiler.address(args, left=False)
 
 
 def unit(function):
